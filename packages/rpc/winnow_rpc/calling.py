@@ -1,0 +1,127 @@
+"""Opens channels: round robin over replicas, retries where they are safe, the request id carried on.
+
+Retries and balancing are gRPC's own, set by a service config (https://github.com/grpc/grpc/blob/master/doc/service_config.md):
+they stay inside the caller's deadline and stop when a server says so.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from winnow_rpc import telemetry
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retries:
+    """How often and how fast to repeat a call that ended with UNAVAILABLE."""
+
+    max_attempts: int = 4
+    """Attempts in all, 2 to 5 (gRPC's own limit); 1 turns retries off."""
+    initial_backoff_seconds: float = 0.05
+    """Wait before the second attempt, on average half of it: gRPC draws it at random between 0 and this."""
+    max_backoff_seconds: float = 1.0
+    """The wait doubles up to this."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChannelSettings:
+    """How to reach a service."""
+
+    target: str
+    """gRPC target: "host:port", or "dns:///name:port" for all addresses of a name."""
+    idempotent: Mapping[str, Sequence[str]]
+    """Full service name → its methods that may be repeated without harm; only these are retried."""
+    retries: Retries = Retries()
+    """How to retry them."""
+    max_message_bytes: int = 32 * 1024 * 1024
+    """Largest message taken or sent, in bytes."""
+
+
+def service_config(settings: ChannelSettings) -> str:
+    """The gRPC service config, as JSON: round robin, and retries on UNAVAILABLE for idempotent methods."""
+    config: dict[str, Any] = {"loadBalancingConfig": [{"round_robin": {}}]}
+    names = [
+        {"service": service, "method": method} for service, methods in settings.idempotent.items() for method in methods
+    ]
+    if names and settings.retries.max_attempts > 1:
+        policy = {
+            "maxAttempts": settings.retries.max_attempts,
+            "initialBackoff": f"{settings.retries.initial_backoff_seconds}s",
+            "maxBackoff": f"{settings.retries.max_backoff_seconds}s",
+            "backoffMultiplier": 2,
+            "retryableStatusCodes": ["UNAVAILABLE"],
+        }
+        config["methodConfig"] = [{"name": names, "retryPolicy": policy}]
+    return json.dumps(config)
+
+
+def open_channel(settings: ChannelSettings) -> grpc.aio.Channel:
+    """A channel for asyncio. It connects on first use and reconnects by itself; close it when done."""
+    return grpc.aio.insecure_channel(
+        settings.target,
+        options=[
+            ("grpc.max_receive_message_length", settings.max_message_bytes),
+            ("grpc.max_send_message_length", settings.max_message_bytes),
+            ("grpc.service_config", service_config(settings)),
+            # A backend that comes back should be found within a second, not after gRPC's default of up to two minutes.
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1000),
+            ("grpc.dns_min_time_between_resolutions_ms", 1000),
+        ],
+        interceptors=request_id_interceptors(),
+    )
+
+
+def request_id_interceptors() -> list[grpc.aio.ClientInterceptor]:
+    """Interceptors that send the id of the request being served along with every call made for it."""
+    return [_UnaryUnary(), _UnaryStream(), _StreamUnary(), _StreamStream()]
+
+
+def _with_request_id(details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
+    current = telemetry.request_id()
+    metadata = details.metadata if details.metadata is not None else grpc.aio.Metadata()
+    if not current or metadata.get(telemetry.REQUEST_ID_KEY) is not None:
+        return details
+    return grpc.aio.ClientCallDetails(
+        method=details.method,
+        timeout=details.timeout,
+        metadata=grpc.aio.Metadata(*metadata, (telemetry.REQUEST_ID_KEY, current)),
+        credentials=details.credentials,
+        wait_for_ready=details.wait_for_ready,
+    )
+
+
+Continuation = Callable[[grpc.aio.ClientCallDetails, Any], Any]
+
+
+class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
+    async def intercept_unary_unary(
+        self, continuation: Continuation, client_call_details: grpc.aio.ClientCallDetails, request: Any
+    ) -> Any:
+        return await continuation(_with_request_id(client_call_details), request)
+
+
+class _UnaryStream(grpc.aio.UnaryStreamClientInterceptor):
+    async def intercept_unary_stream(
+        self, continuation: Continuation, client_call_details: grpc.aio.ClientCallDetails, request: Any
+    ) -> Any:
+        return await continuation(_with_request_id(client_call_details), request)
+
+
+class _StreamUnary(grpc.aio.StreamUnaryClientInterceptor):
+    async def intercept_stream_unary(
+        self, continuation: Continuation, client_call_details: grpc.aio.ClientCallDetails, request_iterator: Any
+    ) -> Any:
+        return await continuation(_with_request_id(client_call_details), request_iterator)
+
+
+class _StreamStream(grpc.aio.StreamStreamClientInterceptor):
+    async def intercept_stream_stream(
+        self, continuation: Continuation, client_call_details: grpc.aio.ClientCallDetails, request_iterator: Any
+    ) -> Any:
+        return await continuation(_with_request_id(client_call_details), request_iterator)

@@ -1,0 +1,157 @@
+"""Runs a service: binds, answers health from real work, drains on a signal."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from winnow_rpc import telemetry
+from winnow_rpc.faults import Fault, Unavailable
+from winnow_rpc.interception import FaultInterceptor
+from winnow_rpc.settings import ServingSettings
+
+log = telemetry.get_logger("winnow.rpc")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Service:
+    """What a service gives to be served."""
+
+    name: str
+    """Its short name, as in logs: "embedder"."""
+    register: Callable[[grpc.aio.Server], None]
+    """Adds its servicers to the server."""
+    service_names: Sequence[str]
+    """Full names of its gRPC services, for health and reflection."""
+    probe: Callable[[], Awaitable[None]]
+    """Does a small piece of the real work; raises if that fails. Decides what health answers."""
+    close: Callable[[], Awaitable[None]]
+    """Releases what the service holds; called once, after the last call has ended."""
+
+
+class RunningServer:
+    """A service that is bound and answering."""
+
+    def __init__(self, service: Service, settings: ServingSettings) -> None:
+        self._service = service
+        self._settings = settings
+        self._health = health.aio.HealthServicer()
+        self._names = ("", *service.service_names)
+        self._probing: asyncio.Task[None] | None = None
+        self._healthy: bool | None = None
+        self._server = grpc.aio.server(interceptors=(FaultInterceptor(),), options=_options(settings))
+        self.address = ""
+        """host:port that it listens on, once started."""
+
+    async def start(self) -> None:
+        """Binds, starts to answer, and probes for the first time. Raises Unavailable if the port cannot be had."""
+        service, settings = self._service, self._settings
+        service.register(self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        await self._announce(healthy=False)
+        if settings.reflection:
+            names = (*service.service_names, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        try:
+            port = self._server.add_insecure_port(f"{host}:{settings.port}")
+        except RuntimeError as error:
+            raise Unavailable(
+                f"cannot listen on {host}:{settings.port}: the port is in use, or the address is not of this machine",
+                reason="CANNOT_LISTEN",
+                metadata={"address": f"{host}:{settings.port}"},
+            ) from error
+        self.address = f"{host}:{port}"
+        await self._server.start()
+        log.info("listening", address=self.address)
+        if settings.host not in ("127.0.0.1", "::1", "localhost"):
+            log.warning("open to the network without authentication", address=self.address)
+        await self._probe_once()
+        self._probing = asyncio.create_task(self._keep_probing(), name="health probe")
+
+    async def stop(self) -> None:
+        """Turns health to NOT_SERVING, lets calls in progress end, then closes the service."""
+        if self._probing:
+            self._probing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._probing
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(self._settings.drain_seconds)
+        await self._service.close()
+        log.info("stopped")
+
+    async def _keep_probing(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.probe_seconds)
+            await self._probe_once()
+
+    async def _probe_once(self) -> None:
+        try:
+            async with asyncio.timeout(self._settings.probe_timeout_seconds):
+                await self._service.probe()
+        except Exception as error:  # whatever it is, the service cannot do its work
+            # A probe that fails again says nothing new.
+            if self._healthy is not False:
+                log.error("not serving", error=str(error) or type(error).__name__)
+            self._healthy = False
+        else:
+            if not self._healthy:
+                log.info("serving", address=self.address)
+            self._healthy = True
+        await self._announce(healthy=self._healthy)
+
+    async def _announce(self, *, healthy: bool) -> None:
+        status = health_pb2.HealthCheckResponse
+        for name in self._names:
+            await self._health.set(name, status.SERVING if healthy else status.NOT_SERVING)
+
+
+async def serve(service: Service, settings: ServingSettings) -> None:
+    """Serves until SIGTERM or SIGINT, then drains. A second signal ends the process at once."""
+    server = RunningServer(service, settings)
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def on_signal(number: signal.Signals) -> None:
+        if stopping.is_set():
+            sys.exit(128 + number)
+        log.info("draining", signal=number.name)
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal, number)
+    try:
+        await server.start()
+        await stopping.wait()
+    finally:
+        await server.stop()
+
+
+def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Runs a service's main coroutine; a Fault is one sentence on standard error and exit status 1."""
+    try:
+        asyncio.run(main())
+    except Fault as fault:
+        telemetry.get_logger("winnow.rpc").error("cannot start", reason=fault.reason, message=fault.message)
+        sys.exit(1)
+
+
+def _options(settings: ServingSettings) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        # Else a second process would share the port in silence, and each would get half of the calls.
+        ("grpc.so_reuseport", 0),
+        # Clients keep idle connections alive through proxies; without this the server would hang up on them.
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ]
