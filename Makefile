@@ -43,10 +43,9 @@ test-slow: install ## Run the tests that take long
 check: install ## Format, lint, types, import direction, contracts
 	@$(BIN)/ruff format --check $(CODE)
 	@$(BIN)/ruff check $(CODE)
-	@$(BIN)/mypy packages services lab
+	@$(BIN)/mypy protos packages services lab
 	@$(BIN)/lint-imports
-	@$(BIN)/python -m tests.contract.lint_protos protos
-	@$(BIN)/python -m tests.contract.generated_is_current protos
+	@$(BIN)/python protos/check_contracts.py
 
 format: install ## Rewrite the code in the house format
 	@$(BIN)/ruff format $(CODE)

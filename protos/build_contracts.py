@@ -10,9 +10,12 @@ import sys
 import tempfile
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 PROTO_ROOT = Path(__file__).resolve().parent
 
@@ -39,25 +42,35 @@ def generate(target: Path) -> None:
 
     Raises RuntimeError if the compiler refuses a contract; its own message is on stderr by then.
     """
-    from grpc_tools import protoc
-
-    protos = sorted(str(path.relative_to(PROTO_ROOT)) for path in PROTO_ROOT.glob("winnow/**/*.proto"))
-    includes = [PROTO_ROOT, resources.files("grpc_tools") / "_proto", _folder_of_google_rpc()]
+    target.mkdir(parents=True, exist_ok=True)
     # The plugins' scripts lie beside this interpreter, which need not be on the PATH of the build.
     scripts = Path(sys.executable).parent
-    plugins = [
-        f"--plugin={name}={scripts / name}"
-        for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")
-        if (scripts / name).exists()
-    ]
-    outputs = [f"--{kind}_out={target}" for kind in ("python", "grpc_python", "mypy", "mypy_grpc")]
-    status = protoc.main(["protoc", *(f"-I{path}" for path in includes), *plugins, *outputs, *protos])
-    if status != 0:
-        raise RuntimeError(f"protoc ended with status {status}")
+    plugins = [f"--plugin={name}={scripts / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
+    outputs = [f"--{kind}_out={target}" for kind in ("python", "grpc_python")]
+    outputs += [f"--{kind}_out=quiet:{target}" for kind in ("mypy", "mypy_grpc")]
+    _protoc(*plugins, *outputs)
     # `winnow` and its services are namespace packages: several distributions may add to them, so none gets an
     # __init__.py. The marker tells type checkers that each version package is typed.
     for package in {path.parent for path in target.glob("winnow/**/*_pb2.py")}:
         (package / "py.typed").touch()
+
+
+def compile_contracts(target: Path) -> FileDescriptorSet:
+    """The compiled contracts with their comments, written to `target` on the way."""
+    from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+    _protoc(f"--descriptor_set_out={target}", "--include_source_info", "--include_imports")
+    return FileDescriptorSet.FromString(target.read_bytes())
+
+
+def _protoc(*arguments: str) -> None:
+    from grpc_tools import protoc
+
+    protos = sorted(str(path.relative_to(PROTO_ROOT)) for path in PROTO_ROOT.glob("winnow/**/*.proto"))
+    includes = [PROTO_ROOT, resources.files("grpc_tools") / "_proto", _folder_of_google_rpc()]
+    status = protoc.main(["protoc", *(f"-I{path}" for path in includes), *arguments, *protos])
+    if status != 0:
+        raise RuntimeError(f"protoc ended with status {status}")
 
 
 def _folder_of_google_rpc() -> Path:

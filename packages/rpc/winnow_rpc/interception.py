@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any
+from typing import Any, TypeAlias
 
 import grpc
 from google.rpc import status_pb2
@@ -18,7 +18,7 @@ log = telemetry.get_logger("winnow.rpc")
 # Asked every few seconds by orchestrators; a line for each would bury everything else.
 _QUIET = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 
-Handler = grpc.RpcMethodHandler[Any, Any]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class FaultInterceptor(grpc.aio.ServerInterceptor):

@@ -136,8 +136,10 @@ async def serve(service: Service, settings: ServingSettings) -> None:
         await server.stop()
 
 
-def run(main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+def run(main: Callable[[], Coroutine[Any, Any, None]], *, service: str = "winnow") -> None:
     """Runs a service's main coroutine; a Fault is one sentence on standard error and exit status 1."""
+    # Until the settings are read: what is wrong with them must come out in the usual form too.
+    telemetry.configure_logging(service=service)
     try:
         asyncio.run(main())
     except Fault as fault:

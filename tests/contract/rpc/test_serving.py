@@ -1,0 +1,275 @@
+"""A served service: health from real work, faults as statuses, ids that cross hops, a clean end.
+
+The service is made of generic handlers, so that nothing but this package is tested.
+"""
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from winnow_rpc import telemetry
+from winnow_rpc.calling import ChannelSettings, Retries, open_channel
+from winnow_rpc.faults import Internal, InvalidArgument, NotFound, ResourceExhausted, Unavailable
+from winnow_rpc.serving import RunningServer, Service
+from winnow_rpc.settings import ServingSettings
+from winnow_rpc.status import fault_from_rpc_error
+
+NAME = "example.v1.ExampleService"
+Behaviour = Callable[[bytes], Awaitable[bytes]]
+
+
+class Example:
+    """A service whose unary and streaming methods do what the test says."""
+
+    def __init__(self, behaviour: Behaviour) -> None:
+        self.behaviour = behaviour
+        self.healthy = True
+        self.closed = False
+
+    async def unary(self, request: bytes, _context: Any) -> bytes:
+        return await self.behaviour(request)
+
+    async def stream(self, request: bytes, _context: Any) -> AsyncIterator[bytes]:
+        yield b"first"
+        yield await self.behaviour(request)
+
+    async def probe(self) -> None:
+        if not self.healthy:
+            raise Internal("the model gives NaN")
+
+    async def close(self) -> None:
+        self.closed = True
+
+    def service(self) -> Service:
+        handlers = {
+            "Unary": grpc.unary_unary_rpc_method_handler(self.unary),
+            "Stream": grpc.unary_stream_rpc_method_handler(self.stream),
+        }
+        return Service(
+            name="example",
+            register=lambda server: server.add_generic_rpc_handlers(
+                (grpc.method_handlers_generic_handler(NAME, handlers),)
+            ),
+            service_names=[NAME],
+            probe=self.probe,
+            close=self.close,
+        )
+
+
+@asynccontextmanager
+async def running(example: Example, **settings: Any) -> AsyncIterator[tuple[RunningServer, grpc.aio.Channel]]:
+    server = RunningServer(example.service(), ServingSettings(probe_seconds=0.05, drain_seconds=2, **settings))
+    await server.start()
+    channel = open_channel(ChannelSettings(target=server.address, idempotent={NAME: ["Unary"]}))
+    try:
+        yield server, channel
+    finally:
+        await channel.close()
+        await server.stop()
+
+
+async def call(channel: grpc.aio.Channel, request: bytes = b"", **options: Any) -> bytes:
+    answer: bytes = await channel.unary_unary(f"/{NAME}/Unary")(request, timeout=5, **options)
+    return answer
+
+
+async def echo(request: bytes) -> bytes:
+    return request
+
+
+def raising(error: BaseException) -> Behaviour:
+    async def behave(_request: bytes) -> bytes:
+        raise error
+
+    return behave
+
+
+async def health(channel: grpc.aio.Channel) -> int:
+    stub = health_pb2_grpc.HealthStub(channel)
+    answer = await stub.Check(health_pb2.HealthCheckRequest(service=NAME), timeout=5)
+    return int(answer.status)
+
+
+async def becomes(expected: int, channel: grpc.aio.Channel) -> bool:
+    for _ in range(100):
+        if await health(channel) == expected:
+            return True
+        await asyncio.sleep(0.02)
+    return False
+
+
+async def test_a_call_is_answered_and_bears_an_id() -> None:
+    async with running(Example(echo)) as (_, channel):
+        pending = channel.unary_unary(f"/{NAME}/Unary")(b"hello", timeout=5)
+        assert await pending == b"hello"
+        trailing = dict(await pending.trailing_metadata())
+        assert len(trailing["x-request-id"]) == 16
+
+
+async def test_a_fault_reaches_the_caller_with_all_its_details() -> None:
+    fault = InvalidArgument("the query is blank", field="query", reason="EMPTY", metadata={"limit": "1"})
+    async with running(Example(raising(fault))) as (_, channel):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(channel)
+    came = fault_from_rpc_error(caught.value)
+    assert isinstance(came, InvalidArgument)
+    assert (came.message, came.reason, came.metadata) == (fault.message, fault.reason, fault.metadata)
+    assert came.violations == fault.violations
+
+
+async def test_a_fault_in_the_middle_of_a_stream_reaches_the_caller_after_what_came_before() -> None:
+    busy = ResourceExhausted("busy", retry_after=0.5)
+    async with running(Example(raising(busy))) as (_, channel):
+        stream = channel.unary_stream(f"/{NAME}/Stream")(b"", timeout=5)
+        received = []
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            async for message in stream:
+                received.append(message)
+    assert received == [b"first"]
+    assert fault_from_rpc_error(caught.value).retry_after == 0.5
+
+
+async def test_an_unexpected_error_tells_the_caller_its_id_and_nothing_else(caplog: pytest.LogCaptureFixture) -> None:
+    async with running(Example(raising(ValueError("secret password")))) as (_, channel):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(channel, metadata=(("x-request-id", "trace-me"),))
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    assert "secret" not in str(caught.value.details())
+    assert "trace-me" in str(caught.value.details())
+
+
+async def test_the_request_id_crosses_every_hop() -> None:
+    seen: list[str] = []
+
+    async def note(_request: bytes) -> bytes:
+        seen.append(telemetry.request_id())
+        return b""
+
+    async with running(Example(note)) as (_, backend):
+
+        async def forward(request: bytes) -> bytes:
+            seen.append(telemetry.request_id())
+            return await call(backend, request)
+
+        async with running(Example(forward)) as (_, channel):
+            await call(channel, metadata=(("x-request-id", "caller-7"),))
+    assert seen == ["caller-7", "caller-7"]
+
+
+async def test_an_id_that_could_forge_a_line_of_log_is_replaced() -> None:
+    seen: list[str] = []
+
+    async def note(_request: bytes) -> bytes:
+        seen.append(telemetry.request_id())
+        return b""
+
+    async with running(Example(note)) as (_, channel):
+        await call(channel, metadata=(("x-request-id", 'a" injected="b'),))
+    assert "injected" not in seen[0]
+
+
+async def test_health_follows_the_probe() -> None:
+    example = Example(echo)
+    async with running(example) as (_, channel):
+        assert await health(channel) == health_pb2.HealthCheckResponse.SERVING
+        example.healthy = False
+        assert await becomes(health_pb2.HealthCheckResponse.NOT_SERVING, channel)
+        example.healthy = True
+        assert await becomes(health_pb2.HealthCheckResponse.SERVING, channel)
+
+
+async def test_a_probe_that_hangs_counts_as_failed() -> None:
+    class Hanging(Example):
+        async def probe(self) -> None:
+            await asyncio.sleep(3600)
+
+    async with running(Hanging(echo), probe_timeout_seconds=0.05) as (_, channel):
+        assert await health(channel) == health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def test_reflection_lists_the_service() -> None:
+    async with running(Example(echo)) as (_, channel):
+        stub = reflection_pb2_grpc.ServerReflectionStub(channel)
+        request = reflection_pb2.ServerReflectionRequest(list_services="")
+        async for answer in stub.ServerReflectionInfo(iter([request]), timeout=5):
+            assert NAME in {service.name for service in answer.list_services_response.service}
+            break
+
+
+async def test_a_port_in_use_is_one_clear_fault() -> None:
+    async with running(Example(echo)) as (server, _):
+        port = int(server.address.rpartition(":")[2])
+        second = RunningServer(Example(echo).service(), ServingSettings(port=port))
+        with pytest.raises(Unavailable, match=f"127.0.0.1:{port}: the port is in use"):
+            await second.start()
+        await second.stop()
+
+
+async def test_stopping_lets_calls_in_progress_end_and_then_closes() -> None:
+    entered = asyncio.Event()
+
+    async def slow(request: bytes) -> bytes:
+        entered.set()
+        await asyncio.sleep(0.3)
+        return request
+
+    example = Example(slow)
+    server = RunningServer(example.service(), ServingSettings(drain_seconds=5))
+    await server.start()
+    channel = open_channel(ChannelSettings(target=server.address, idempotent={}))
+    pending = asyncio.ensure_future(call(channel, b"answered"))
+    await entered.wait()
+    await server.stop()
+    assert await pending == b"answered"
+    assert example.closed
+    await channel.close()
+
+
+async def test_a_message_over_the_limit_is_refused() -> None:
+    async with running(Example(echo), max_message_bytes=64 * 1024) as (_, channel):
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(channel, b"x" * 100_000)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize(("idempotent", "attempts"), [(["Unary"], 3), ([], 1)])
+async def test_only_idempotent_methods_are_tried_again(idempotent: list[str], attempts: int) -> None:
+    count = 0
+
+    async def fail(_request: bytes) -> bytes:
+        nonlocal count
+        count += 1
+        raise Unavailable("restarting")
+
+    retries = Retries(max_attempts=3, initial_backoff_seconds=0.01)
+    async with running(Example(fail)) as (server, _):
+        settings = ChannelSettings(target=server.address, idempotent={NAME: idempotent}, retries=retries)
+        async with open_channel(settings) as channel:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call(channel)
+    assert count == attempts
+
+
+async def test_a_log_line_is_json_with_service_and_request_id(capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    before = (root.handlers, root.level)
+    try:
+        telemetry.configure_logging(service="example", level="debug", form="json")
+        async with running(Example(raising(NotFound("gone")))) as (_, channel):
+            with pytest.raises(grpc.aio.AioRpcError):
+                await call(channel, metadata=(("x-request-id", "seen-9"),))
+    finally:
+        root.handlers, root.level = before
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    ended = next(line for line in lines if line["event"] == "call")
+    assert ended["service"] == "example"
+    assert ended["request_id"] == "seen-9"
+    assert (ended["code"], ended["reason"]) == ("NOT_FOUND", "NOT_FOUND")
