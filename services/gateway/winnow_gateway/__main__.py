@@ -1,0 +1,81 @@
+"""Composition root of the gateway: the only place that reads flags and environment."""
+
+from __future__ import annotations
+
+from winnow.search.v1 import search_service_pb2, search_service_pb2_grpc
+from winnow_gateway.catalog import Catalog
+from winnow_gateway.embedder_client import GrpcEmbedder
+from winnow_gateway.ingesting import IngestLimits
+from winnow_gateway.qdrant_index import QdrantIndex
+from winnow_gateway.reranker_client import GrpcReranker
+from winnow_gateway.searching import Searcher
+from winnow_gateway.servicer import SearchServicer
+from winnow_gateway.settings import GatewaySettings
+from winnow_rpc.serving import Service, run, serve
+from winnow_rpc.settings import command_line, read_settings
+from winnow_rpc.telemetry import configure_logging
+
+
+def compose(settings: GatewaySettings) -> Service:
+    """The gateway, wired to its backends. Call inside a running event loop."""
+    embedder = GrpcEmbedder(
+        target=settings.embedder,
+        max_message_bytes=settings.max_message_bytes,
+        model_cache_seconds=settings.model_cache_seconds,
+    )
+    reranker = GrpcReranker(
+        target=settings.reranker,
+        max_message_bytes=settings.max_message_bytes,
+        model_cache_seconds=settings.model_cache_seconds,
+    )
+    host, _, port = settings.index.rpartition(":")
+    index = QdrantIndex(
+        host=host,
+        port=int(port),
+        timeout_seconds=settings.index_timeout_seconds,
+        max_message_bytes=settings.max_message_bytes,
+    )
+    catalog = Catalog(index=index, embedder=embedder, cache_seconds=settings.model_cache_seconds)
+    servicer = SearchServicer(
+        catalog=catalog,
+        searcher=Searcher(catalog=catalog, embedder=embedder, reranker=reranker, index=index),
+        embedder=embedder,
+        index=index,
+        ingest_limits=IngestLimits(
+            group_size=settings.ingest_group_size,
+            groups_in_flight=settings.ingest_groups_in_flight,
+            read_ahead=4 * settings.ingest_group_size,
+            retry_seconds=settings.ingest_retry_seconds,
+        ),
+        default_deadline_seconds=settings.default_deadline_seconds,
+    )
+
+    async def probe() -> None:
+        # Without the index nothing can be answered; without a model service something can, so those do not count here.
+        await index.collection_names()
+
+    async def close() -> None:
+        await embedder.close()
+        await reranker.close()
+        await index.close()
+
+    return Service(
+        name="gateway",
+        register=lambda server: search_service_pb2_grpc.add_SearchServiceServicer_to_server(servicer, server),
+        service_names=[search_service_pb2.DESCRIPTOR.services_by_name["SearchService"].full_name],
+        probe=probe,
+        close=close,
+    )
+
+
+async def main() -> None:
+    """Reads the settings and serves until told to stop."""
+    settings = read_settings(
+        GatewaySettings, prefix="WINNOW_GATEWAY_", program="python -m winnow_gateway", argv=command_line()
+    )
+    configure_logging(service="gateway", level=settings.log_level, form=settings.log_format)
+    await serve(compose(settings), settings)
+
+
+if __name__ == "__main__":
+    run(main, service="gateway")

@@ -1,0 +1,107 @@
+"""Collections and the model that each is bound to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from winnow_gateway.collections import Collection, CollectionSpec, EmbedderModel, HnswConfig, MetadataField
+from winnow_gateway.ports import Embedder, Index
+from winnow_rpc.faults import FailedPrecondition, NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionPage:
+    """Some collections, and the name after which the next ones begin."""
+
+    collections: Sequence[Collection]
+    next_name: str | None
+
+
+class Catalog:
+    """Administers collections, and remembers for a moment what each is made from.
+
+    A search needs to know which model filled its collection. Asking the index each time would cost a round trip, so the
+    answer is kept for `cache_seconds`: for that long a collection that another gateway deletes and makes anew for
+    another model may be judged by its former self; the embedder's own check of the fingerprint still holds.
+    """
+
+    def __init__(
+        self,
+        *,
+        index: Index,
+        embedder: Embedder,
+        cache_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._index = index
+        self._embedder = embedder
+        self._cache_seconds = cache_seconds
+        self._clock = clock
+        self._specs: dict[str, tuple[float, CollectionSpec]] = {}
+
+    async def create(
+        self, name: str, *, description: str, metadata_fields: Sequence[MetadataField], hnsw: HnswConfig
+    ) -> Collection:
+        """Makes a collection bound to the model that the embedder serves now."""
+        embedder = await self._embedder.model()
+        spec = CollectionSpec(
+            name=name, embedder=embedder, description=description, metadata_fields=metadata_fields, hnsw=hnsw
+        )
+        self._specs.pop(name, None)
+        return await self._index.create_collection(spec)
+
+    async def get(self, name: str) -> Collection:
+        """One collection as it stands. NotFound if there is none."""
+        return await self._index.collection(name)
+
+    async def page(self, *, after: str, size: int) -> CollectionPage:
+        """Collections by name, from the first name after `after`."""
+        names = sorted(name for name in await self._index.collection_names() if name > after)
+        found: list[Collection] = []
+        for position, name in enumerate(names):
+            if len(found) == size:
+                return CollectionPage(found, next_name=names[position - 1])
+            try:
+                found.append(await self._index.collection(name))
+            except NotFound:
+                continue  # deleted meanwhile, or not one of ours: the index may serve others too
+        return CollectionPage(found, next_name=None)
+
+    async def delete(self, name: str) -> int:
+        """Deletes a collection; returns how many documents were in it."""
+        self._specs.pop(name, None)
+        collection = await self._index.collection(name)
+        await self._index.delete_collection(name)
+        return collection.document_count
+
+    async def spec(self, name: str) -> CollectionSpec:
+        """What a collection is made from, at most `cache_seconds` old. NotFound if there is none."""
+        known = self._specs.get(name)
+        if known and self._clock() - known[0] < self._cache_seconds:
+            return known[1]
+        collection = await self._index.collection(name)
+        self._specs[name] = (self._clock(), collection.spec)
+        return collection.spec
+
+    def forget(self, name: str) -> None:
+        """Drops what is remembered of a collection, after the index said that it is not what we thought."""
+        self._specs.pop(name, None)
+
+    async def require_served(self, spec: CollectionSpec) -> EmbedderModel:
+        """The embedder's model, once it is sure to be the one that fills the collection; else FailedPrecondition."""
+        served = await self._embedder.model()
+        if served.fingerprint != spec.embedder.fingerprint:
+            raise FailedPrecondition(
+                f"collection {spec.name!r} was filled by the embedder {spec.embedder.id} "
+                f"(fingerprint {spec.embedder.fingerprint[:12]}), but the embedder now serves {served.id} "
+                f"(fingerprint {served.fingerprint[:12]}); their vectors cannot be compared",
+                reason="EMBEDDER_MISMATCH",
+                metadata={
+                    "collection": spec.name,
+                    "collection_fingerprint": spec.embedder.fingerprint,
+                    "served_fingerprint": served.fingerprint,
+                },
+            )
+        return served

@@ -1,0 +1,83 @@
+"""Collections, as values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+
+
+class Similarity(Enum):
+    """How vectors are compared."""
+
+    COSINE = "cosine"
+    DOT = "dot"
+    EUCLIDEAN = "euclidean"
+    MANHATTAN = "manhattan"
+
+
+class MetadataType(Enum):
+    """What the values of a metadata field are."""
+
+    KEYWORD = "keyword"
+    INTEGER = "integer"
+    FLOAT = "float"
+    BOOL = "bool"
+    DATETIME = "datetime"
+
+
+class IndexState(Enum):
+    """What the index is doing for a collection."""
+
+    READY = "ready"
+    BUILDING = "building"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class MetadataField:
+    """A metadata field that is indexed for filtering."""
+
+    key: str
+    type: MetadataType
+
+
+@dataclass(frozen=True, slots=True)
+class HnswConfig:
+    """How the HNSW graph is built: edges per node, and candidates considered per inserted node."""
+
+    m: int = 16
+    ef_construct: int = 128
+
+
+@dataclass(frozen=True, slots=True)
+class EmbedderModel:
+    """The bi-encoder that a collection is bound to."""
+
+    id: str
+    fingerprint: str
+    dimension: int
+    similarity: Similarity
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionSpec:
+    """What a collection is made from."""
+
+    name: str
+    embedder: EmbedderModel
+    description: str = ""
+    metadata_fields: Sequence[MetadataField] = ()
+    hnsw: HnswConfig = HnswConfig()
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A collection as it stands."""
+
+    spec: CollectionSpec
+    created: datetime
+    document_count: int
+    indexed_vector_count: int
+    index_state: IndexState

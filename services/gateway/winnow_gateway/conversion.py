@@ -1,0 +1,333 @@
+"""Messages of the search contract to our values and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from enum import Enum
+from typing import TypeVar, cast
+
+from google.protobuf import struct_pb2, timestamp_pb2
+
+from winnow.search.v1 import collections_pb2, documents_pb2, search_pb2
+from winnow_gateway import planning, validation
+from winnow_gateway.collections import Collection, HnswConfig, IndexState, MetadataField, MetadataType, Similarity
+from winnow_gateway.documents import WHOLE_DOCUMENT, Document, DocumentView, Json
+from winnow_gateway.filters import Condition, Exists, Filter, HasId, Match, Range, TimeRange
+from winnow_gateway.ingesting import Acknowledgement, Outcome
+from winnow_gateway.ordering import Mixing, StagePlace
+from winnow_gateway.planning import SearchMode
+from winnow_gateway.searching import DegradationKind, Hit, RankingPolicy, SearchOutcome, SearchQuery
+from winnow_rpc.faults import InvalidArgument
+from winnow_rpc.status import status_of
+
+_E = TypeVar("_E", bound=Enum)
+
+# Up to here every whole number has a double of its own, so a double that is whole was meant as an integer.
+_EXACT = 2.0**53
+
+SIMILARITIES = {
+    Similarity.COSINE: collections_pb2.SIMILARITY_COSINE,
+    Similarity.DOT: collections_pb2.SIMILARITY_DOT,
+    Similarity.EUCLIDEAN: collections_pb2.SIMILARITY_EUCLIDEAN,
+    Similarity.MANHATTAN: collections_pb2.SIMILARITY_MANHATTAN,
+}
+METADATA_TYPES = {
+    MetadataType.KEYWORD: collections_pb2.METADATA_TYPE_KEYWORD,
+    MetadataType.INTEGER: collections_pb2.METADATA_TYPE_INTEGER,
+    MetadataType.FLOAT: collections_pb2.METADATA_TYPE_FLOAT,
+    MetadataType.BOOL: collections_pb2.METADATA_TYPE_BOOL,
+    MetadataType.DATETIME: collections_pb2.METADATA_TYPE_DATETIME,
+}
+INDEX_STATES = {
+    IndexState.READY: collections_pb2.INDEX_STATE_READY,
+    IndexState.BUILDING: collections_pb2.INDEX_STATE_BUILDING,
+    IndexState.FAILED: collections_pb2.INDEX_STATE_FAILED,
+}
+OUTCOMES = {
+    Outcome.INDEXED: documents_pb2.INGEST_OUTCOME_INDEXED,
+    Outcome.UNCHANGED: documents_pb2.INGEST_OUTCOME_UNCHANGED,
+    Outcome.REFUSED: documents_pb2.INGEST_OUTCOME_REFUSED,
+}
+MODES = {
+    SearchMode.RETRIEVE: search_pb2.SEARCH_MODE_RETRIEVE,
+    SearchMode.TWO_STAGE: search_pb2.SEARCH_MODE_TWO_STAGE,
+    SearchMode.EXHAUSTIVE: search_pb2.SEARCH_MODE_EXHAUSTIVE,
+    SearchMode.LEXICAL: search_pb2.SEARCH_MODE_LEXICAL,
+    SearchMode.AUTO: search_pb2.SEARCH_MODE_AUTO,
+}
+POLICIES = {
+    RankingPolicy.RECOMMENDED: search_pb2.RANKING_POLICY_UNSPECIFIED,
+    RankingPolicy.RERANKER: search_pb2.RANKING_POLICY_RERANKER,
+    RankingPolicy.MIXED: search_pb2.RANKING_POLICY_MIXED,
+}
+DEGRADATIONS = {DegradationKind.QUERY_TRUNCATED: search_pb2.DEGRADATION_KIND_QUERY_TRUNCATED}
+
+
+def read_document(message: documents_pb2.Document, *, field: str) -> Document:
+    """A document of a request, checked."""
+    document = Document(message.id, message.title, message.text, read_struct(message.metadata))
+    return validation.checked_document(document, field=field)
+
+
+def write_document(document: Document, view: DocumentView = WHOLE_DOCUMENT) -> documents_pb2.Document:
+    """A document of an answer, as far as it was asked for."""
+    message = documents_pb2.Document(id=document.id, title=document.title)
+    if view.text:
+        message.text = document.text
+    if view.metadata and document.metadata:
+        message.metadata.update(dict(document.metadata))
+    return message
+
+
+def read_struct(struct: struct_pb2.Struct) -> dict[str, Json]:
+    """A struct as JSON values; whole numbers become integers."""
+    return {key: _read_value(value) for key, value in struct.fields.items()}
+
+
+def _read_value(value: struct_pb2.Value) -> Json:
+    match value.WhichOneof("kind"):
+        case "number_value":
+            number = value.number_value
+            return int(number) if abs(number) <= _EXACT and number.is_integer() else number
+        case "string_value":
+            return value.string_value
+        case "bool_value":
+            return value.bool_value
+        case "struct_value":
+            return cast("Json", read_struct(value.struct_value))
+        case "list_value":
+            return [_read_value(each) for each in value.list_value.values]
+        case _:
+            return None
+
+
+def read_view(message: documents_pb2.DocumentView) -> DocumentView:
+    """What of each document to return."""
+    return DocumentView(text=not message.omit_text, metadata=not message.omit_metadata)
+
+
+def read_filter(message: documents_pb2.Filter) -> Filter:
+    """A filter of a request, checked."""
+    return validation.checked_filter(_read_filter(message, field="filter"))
+
+
+def _read_filter(message: documents_pb2.Filter, *, field: str) -> Filter:
+    def read(kind: str, conditions: Sequence[documents_pb2.Condition]) -> tuple[Condition, ...]:
+        return tuple(
+            _read_condition(condition, field=f"{field}.{kind}[{position}]")
+            for position, condition in enumerate(conditions)
+        )
+
+    return Filter(
+        must=read("must", message.must),
+        should=read("should", message.should),
+        must_not=read("must_not", message.must_not),
+    )
+
+
+def _read_condition(message: documents_pb2.Condition, *, field: str) -> Condition:
+    match message.WhichOneof("condition"):
+        case "match":
+            values = [_read_match_value(value, field=field) for value in message.match.any_of]
+            return Match(message.match.key, values)
+        case "range":
+            bounds = message.range
+            return Range(
+                bounds.key,
+                at_least=bounds.at_least if bounds.HasField("at_least") else None,
+                more_than=bounds.more_than if bounds.HasField("more_than") else None,
+                at_most=bounds.at_most if bounds.HasField("at_most") else None,
+                less_than=bounds.less_than if bounds.HasField("less_than") else None,
+            )
+        case "time_range":
+            span = message.time_range
+            return TimeRange(
+                span.key,
+                start=_read_time(span.from_time, field=field) if span.HasField("from_time") else None,
+                end=_read_time(span.before_time, field=field) if span.HasField("before_time") else None,
+            )
+        case "exists":
+            return Exists(message.exists.key)
+        case "ids":
+            return HasId(tuple(message.ids.ids))
+        case "filter":
+            return _read_filter(message.filter, field=f"{field}.filter")
+        case _:
+            raise InvalidArgument("a condition says nothing", field=field, reason="EMPTY_CONDITION")
+
+
+def _read_match_value(message: documents_pb2.MatchValue, *, field: str) -> str | int | bool:
+    match message.WhichOneof("value"):
+        case "string_value":
+            return message.string_value
+        case "integer_value":
+            return message.integer_value
+        case "bool_value":
+            return message.bool_value
+        case _:
+            raise InvalidArgument("a value to match is missing", field=field, reason="EMPTY_CONDITION")
+
+
+def _read_time(message: timestamp_pb2.Timestamp, *, field: str) -> datetime:
+    try:
+        return message.ToDatetime(tzinfo=UTC)
+    except (ValueError, OverflowError) as error:
+        raise InvalidArgument(
+            "a point in time is outside the years 1 to 9999", field=field, reason="OUT_OF_RANGE"
+        ) from error
+
+
+def read_metadata_fields(messages: Sequence[collections_pb2.MetadataField]) -> Sequence[MetadataField]:
+    """Metadata fields to index, checked."""
+    types = {number: type_ for type_, number in METADATA_TYPES.items()}
+    fields = []
+    for position, message in enumerate(messages):
+        if message.type not in types:
+            raise InvalidArgument(
+                f"the metadata field {message.key!r} has no known type",
+                field=f"metadata_fields[{position}].type",
+                reason="NO_TYPE",
+            )
+        fields.append(MetadataField(message.key, types[message.type]))
+    return validation.checked_metadata_fields(fields)
+
+
+def read_hnsw(message: collections_pb2.HnswConfig) -> HnswConfig:
+    """How to build the graph, checked; zeros are defaults."""
+    default = HnswConfig()
+    return validation.checked_hnsw(HnswConfig(message.m or default.m, message.ef_construct or default.ef_construct))
+
+
+def write_collection(collection: Collection) -> collections_pb2.Collection:
+    """A collection as it stands."""
+    spec = collection.spec
+    message = collections_pb2.Collection(
+        name=spec.name,
+        document_count=collection.document_count,
+        indexed_vector_count=collection.indexed_vector_count,
+        index_state=INDEX_STATES[collection.index_state],
+        embedder_id=spec.embedder.id,
+        embedder_fingerprint=spec.embedder.fingerprint,
+        dimension=spec.embedder.dimension,
+        similarity=SIMILARITIES[spec.embedder.similarity],
+        metadata_fields=[
+            collections_pb2.MetadataField(key=field.key, type=METADATA_TYPES[field.type])
+            for field in spec.metadata_fields
+        ],
+        hnsw=collections_pb2.HnswConfig(m=spec.hnsw.m, ef_construct=spec.hnsw.ef_construct),
+        description=spec.description,
+    )
+    message.create_time.FromDatetime(collection.created)
+    return message
+
+
+def write_acknowledgement(acknowledged: Acknowledgement) -> documents_pb2.IngestAcknowledgement:
+    """What became of a document."""
+    return documents_pb2.IngestAcknowledgement(
+        sequence=acknowledged.sequence,
+        id=acknowledged.id,
+        outcome=OUTCOMES[acknowledged.outcome],
+        refusal=status_of(acknowledged.refusal) if acknowledged.refusal else None,
+        dropped_token_count=acknowledged.dropped_token_count,
+    )
+
+
+def read_search(message: search_pb2.SearchRequest, *, timeout: float | None) -> SearchQuery:
+    """A search request, checked."""
+    limit = validation.checked_count(
+        message.limit, field="limit", default=planning.DEFAULT_LIMIT, maximum=planning.MAX_LIMIT
+    )
+    depth = validation.checked_count(
+        message.depth, field="depth", default=planning.DEFAULT_DEPTH, maximum=planning.MAX_DEPTH
+    )
+    ef = message.retrieval.ef
+    minima = {
+        name: validation.checked_score(getattr(message, name), field=name) if message.HasField(name) else None
+        for name in ("min_retrieval_score", "min_rerank_score")
+    }
+    return SearchQuery(
+        collection=validation.checked_collection_name(message.collection),
+        query=validation.checked_query(message.query),
+        limit=limit,
+        depth=depth,
+        mode=_named(MODES, message.mode, field="mode") if message.mode else None,
+        filter=read_filter(message.filter),
+        view=read_view(message.view),
+        ef=validation.checked_count(ef, field="retrieval.ef", default=1, maximum=4096) if ef else None,
+        exact=message.retrieval.exact,
+        policy=_named(POLICIES, message.ranking_policy, field="ranking_policy"),
+        mixing=_read_mixing(message.mixing) if message.HasField("mixing") else None,
+        timeout=timeout,
+        **minima,
+    )
+
+
+def _named(table: Mapping[_E, int], number: int, *, field: str) -> _E:
+    for value, known in table.items():
+        if known == number:
+            return value
+    raise InvalidArgument(f"{field} has the unknown value {number}", field=field, reason="UNKNOWN_VALUE")
+
+
+def _read_mixing(message: search_pb2.RankMixing) -> Mixing:
+    if not (1 <= message.k < float("inf")):
+        raise InvalidArgument(f"mixing.k is {message.k}: at least 1", field="mixing.k", reason="OUT_OF_RANGE")
+    for name, least_allowed in (("retrieval_weight", True), ("rerank_weight", False)):
+        weight = getattr(message, name)
+        if not (0 <= weight < float("inf")) or (weight == 0 and not least_allowed):
+            bound = "0 or more" if least_allowed else "above 0"
+            raise InvalidArgument(f"mixing.{name} is {weight}: {bound}", field=f"mixing.{name}", reason="OUT_OF_RANGE")
+    return Mixing(message.k, message.retrieval_weight, message.rerank_weight)
+
+
+def write_search(outcome: SearchOutcome, view: DocumentView) -> search_pb2.SearchResponse:
+    """The answer to a search."""
+    timing = outcome.timing
+    response = search_pb2.SearchResponse(
+        hits=[_write_hit(hit, rank, view) for rank, hit in enumerate(outcome.hits, start=1)],
+        mode=MODES[outcome.mode],
+        mode_reason=outcome.mode_reason,
+        candidate_count=outcome.candidate_count,
+        reranked_count=outcome.reranked_count,
+        timing=search_pb2.SearchTiming(
+            total_micros=timing.total_micros,
+            embed_micros=timing.embed_micros,
+            retrieve_micros=timing.retrieve_micros,
+            rerank_micros=timing.rerank_micros,
+            gateway_micros=timing.gateway_micros,
+            embed_inference_micros=timing.embed_inference_micros,
+            rerank_inference_micros=timing.rerank_inference_micros,
+            embed_token_count=timing.embed_token_count,
+            rerank_token_count=timing.rerank_token_count,
+        ),
+        degradations=[
+            search_pb2.Degradation(kind=DEGRADATIONS[each.kind], reason=each.reason, message=each.message)
+            for each in outcome.degradations
+        ],
+        embedder_fingerprint=outcome.embedder_fingerprint,
+        reranker_fingerprint=outcome.reranker_fingerprint,
+    )
+    if outcome.mixing:
+        response.mixing.CopyFrom(
+            search_pb2.RankMixing(
+                k=outcome.mixing.k,
+                retrieval_weight=outcome.mixing.retrieval_weight,
+                rerank_weight=outcome.mixing.rerank_weight,
+            )
+        )
+    return response
+
+
+def _write_hit(hit: Hit, rank: int, view: DocumentView) -> search_pb2.Hit:
+    return search_pb2.Hit(
+        document=write_document(hit.document, view),
+        rank=rank,
+        score=hit.place.score,
+        retrieval=_write_place(hit.place.retrieval),
+        rerank=_write_place(hit.place.rerank) if hit.place.rerank else None,
+    )
+
+
+def _write_place(place: StagePlace) -> search_pb2.StageResult:
+    return search_pb2.StageResult(score=place.score, rank=place.rank)

@@ -1,0 +1,262 @@
+"""Ingest: a stream of documents in, one acknowledgement a document out, in order.
+
+Reading, embedding and writing overlap. Documents are taken in groups of what has arrived, without a timer: while the
+embedder works the next group gathers, and an idle one is given what there is. Groups are embedded side by side, but
+written one after another, so the last of two documents with one id wins. Everything is bounded: documents read ahead,
+groups in flight, acknowledgements not yet taken.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TypeVar
+
+import tenacity
+
+from winnow_gateway.collections import CollectionSpec
+from winnow_gateway.documents import Document
+from winnow_gateway.ports import EmbeddedTexts, Embedder, Index, Point
+from winnow_rpc import telemetry
+from winnow_rpc.faults import Fault, InvalidArgument, ResourceExhausted, Unavailable
+
+log = telemetry.get_logger("winnow.gateway")
+
+T = TypeVar("T")
+
+
+class Outcome(Enum):
+    """What became of a document."""
+
+    INDEXED = "indexed"
+    UNCHANGED = "unchanged"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """A document as it came, or what is wrong with it."""
+
+    id: str
+    document: Document | None
+    refusal: Fault | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledgement:
+    """What became of the document at one position of the stream."""
+
+    sequence: int
+    id: str
+    outcome: Outcome
+    refusal: Fault | None = None
+    dropped_token_count: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestLimits:
+    """Bounds of one ingest stream."""
+
+    group_size: int = 64
+    """Documents embedded and written together, at most."""
+    groups_in_flight: int = 4
+    """Groups being embedded or waiting to be written."""
+    read_ahead: int = 256
+    """Documents read from the caller that no group has taken yet."""
+    retry_seconds: float = 60.0
+    """How long a backend that is unavailable or overloaded is waited for."""
+
+
+@dataclass(slots=True)
+class _Group:
+    """Documents that go through the stages together."""
+
+    entries: list[tuple[int, Offered]]
+    # Ids that an earlier group is about to write: what the index holds for them now says nothing about then.
+    overtaken: set[str] = field(default_factory=set)
+    written: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+_END = None
+"""Marks the end of the caller's stream in the queue of documents."""
+
+
+class IngestRun:
+    """One ingest stream into one collection. Iterate `acknowledgements` once, and close it."""
+
+    def __init__(
+        self,
+        *,
+        spec: CollectionSpec,
+        embedder: Embedder,
+        index: Index,
+        limits: IngestLimits,
+        timeout: Callable[[], float | None] = lambda: None,
+    ) -> None:
+        self._spec = spec
+        self._embedder = embedder
+        self._index = index
+        self._limits = limits
+        self._timeout = timeout
+        self._offered: asyncio.Queue[tuple[int, Offered] | None] = asyncio.Queue(limits.read_ahead)
+        self._outgoing: asyncio.Queue[asyncio.Task[Sequence[Acknowledgement]] | None] = asyncio.Queue(
+            limits.groups_in_flight
+        )
+        self._in_flight: dict[str, _Group] = {}
+        self._tasks: set[asyncio.Task[Sequence[Acknowledgement]]] = set()
+
+    async def acknowledgements(
+        self, documents: AsyncIterator[Sequence[Offered]]
+    ) -> AsyncGenerator[Sequence[Acknowledgement], None]:
+        """Acknowledgements in the order of the documents, each once its document is on disk.
+
+        Raises what ended the stream: a fault of the caller's stream itself, or Unavailable once a backend stayed away
+        for longer than the limit. What was not acknowledged by then may or may not have been written.
+        """
+        reading = asyncio.create_task(self._read(documents), name="ingest: read")
+        grouping = asyncio.create_task(self._form_groups(), name="ingest: form groups")
+        try:
+            while (task := await self._outgoing.get()) is not None:
+                yield await task
+            # The caller's stream may have ended in a fault; everything before it is acknowledged by now.
+            await reading
+        finally:
+            running = [reading, grouping, *self._tasks]
+            for each in running:
+                each.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _read(self, documents: AsyncIterator[Sequence[Offered]]) -> None:
+        sequence = 0
+        try:
+            async for batch in documents:
+                for offered in batch:
+                    await self._offered.put((sequence, offered))
+                    sequence += 1
+        finally:
+            await self._offered.put(_END)
+
+    async def _form_groups(self) -> None:
+        previous: _Group | None = None
+        ended = False
+        while not ended:
+            first = await self._offered.get()
+            if first is _END:
+                break
+            entries = [first]
+            while len(entries) < self._limits.group_size:
+                try:
+                    entry = self._offered.get_nowait()
+                except asyncio.QueueEmpty:
+                    break
+                if entry is _END:
+                    ended = True
+                    break
+                entries.append(entry)
+            group = self._register(entries)
+            task = asyncio.create_task(self._process(group, previous), name="ingest: group")
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            # Waits while too many groups are on their way: this is what slows the reading down.
+            await self._outgoing.put(task)
+            previous = group
+        await self._outgoing.put(None)
+
+    def _register(self, entries: list[tuple[int, Offered]]) -> _Group:
+        group = _Group(entries)
+        for _, offered in entries:
+            if offered.document is None:
+                continue
+            if self._in_flight.get(offered.id, group) is not group:
+                group.overtaken.add(offered.id)
+            self._in_flight[offered.id] = group
+        return group
+
+    async def _process(self, group: _Group, previous: _Group | None) -> Sequence[Acknowledgement]:
+        try:
+            acknowledged = await self._embed_and_write(group, previous)
+        finally:
+            for _, offered in group.entries:
+                if self._in_flight.get(offered.id) is group:
+                    del self._in_flight[offered.id]
+        # Only now: a group that failed must not let the next one be written and acknowledged.
+        group.written.set()
+        return acknowledged
+
+    async def _embed_and_write(self, group: _Group, previous: _Group | None) -> Sequence[Acknowledgement]:
+        accepted = {offered.id: offered.document for _, offered in group.entries if offered.document}
+        known = await self._known_hashes([id_ for id_ in accepted if id_ not in group.overtaken])
+        # Within a group the last document of an id counts; the earlier ones are acknowledged with it.
+        changed = {id_: doc for id_, doc in accepted.items() if known.get(id_) != doc.content_hash}
+        points, refusals, dropped = await self._embed(list(changed.values()))
+        if previous:
+            await previous.written.wait()
+        if points:
+            await self._persist(lambda: self._index.upsert(self._spec.name, points))
+        return [self._acknowledge(entry, changed, refusals, dropped) for entry in group.entries]
+
+    async def _known_hashes(self, ids: list[str]) -> Mapping[str, str]:
+        if not ids:
+            return {}
+        return await self._persist(lambda: self._index.content_hashes(self._spec.name, ids))
+
+    async def _embed(self, documents: list[Document]) -> tuple[list[Point], dict[str, Fault], dict[str, int]]:
+        """Points for the documents that the embedder took, faults of those it refused, tokens cut by id."""
+        if not documents:
+            return [], {}, {}
+        try:
+            embedded = await self._persist(lambda: self._embed_texts([document.passage for document in documents]))
+        except InvalidArgument as refusal:
+            if len(documents) == 1:
+                return [], {documents[0].id: refusal}, {}
+            # One of them is at fault: each alone finds out which, and the others do not suffer for it.
+            parts = [await self._embed([document]) for document in documents]
+            return (
+                [point for part in parts for point in part[0]],
+                {id_: fault for part in parts for id_, fault in part[1].items()},
+                {id_: count for part in parts for id_, count in part[2].items()},
+            )
+        points = [
+            Point(document, document.content_hash, vector)
+            for document, vector in zip(documents, embedded.vectors, strict=True)
+        ]
+        dropped = {documents[position].id: count for position, count in embedded.dropped_token_counts.items()}
+        return points, {}, dropped
+
+    async def _embed_texts(self, texts: list[str]) -> EmbeddedTexts:
+        return await self._embedder.embed_passages(
+            texts, fingerprint=self._spec.embedder.fingerprint, timeout=self._timeout()
+        )
+
+    @staticmethod
+    def _acknowledge(
+        entry: tuple[int, Offered], changed: dict[str, Document], refusals: dict[str, Fault], dropped: dict[str, int]
+    ) -> Acknowledgement:
+        sequence, offered = entry
+        refusal = offered.refusal or (refusals.get(offered.id) if offered.document else None)
+        if refusal:
+            return Acknowledgement(sequence, offered.id, Outcome.REFUSED, refusal)
+        if offered.id not in changed:
+            return Acknowledgement(sequence, offered.id, Outcome.UNCHANGED)
+        return Acknowledgement(sequence, offered.id, Outcome.INDEXED, dropped_token_count=dropped.get(offered.id, 0))
+
+    async def _persist(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """Repeats an idempotent operation while its backend is away or overloaded, up to the limit."""
+        attempts = tenacity.AsyncRetrying(
+            retry=tenacity.retry_if_exception_type((Unavailable, ResourceExhausted)),
+            wait=tenacity.wait_exponential_jitter(initial=0.1, max=2.0, jitter=0.1),
+            stop=tenacity.stop_after_delay(self._limits.retry_seconds),
+            before_sleep=_log_wait,
+            reraise=True,
+        )
+        async for attempt in attempts:
+            with attempt:
+                return await operation()
+        raise AssertionError("unreachable: the last attempt raises")  # pragma: no cover
+
+
+def _log_wait(state: tenacity.RetryCallState) -> None:
+    failure = state.outcome.exception() if state.outcome else None
+    log.warning("ingest waits for a backend", error=str(failure), attempt=state.attempt_number)

@@ -1,0 +1,173 @@
+"""What the gateway's logic needs from outside: an embedder, a reranker, an index. Adapters and fakes implement these.
+
+Every method raises faults of `winnow_rpc.faults` only: Unavailable when the other side cannot be reached,
+DeadlineExceeded when `timeout` (seconds, None: no limit) ran out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from winnow_gateway.collections import Collection, CollectionSpec, EmbedderModel
+from winnow_gateway.documents import Document, DocumentView, StoredDocument
+from winnow_gateway.filters import Filter
+from winnow_gateway.ordering import Mixing
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedTexts:
+    """Vectors of some texts, and what making them cost."""
+
+    vectors: NDArray[np.float32]
+    """Shape [texts, dimension]."""
+    dropped_token_counts: Mapping[int, int]
+    """Position of a text that was cut → tokens that were cut from it."""
+    token_count: int
+    inference_micros: int
+    model_fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class RerankerModel:
+    """The cross-encoder that the reranker serves."""
+
+    id: str
+    fingerprint: str
+    mixing: Mixing | None
+    """How its scores are best mixed with retrieval's; None: it orders alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class RerankedBatch:
+    """Scores of some of the documents of one request."""
+
+    scores: Mapping[int, float]
+    """Position of the document in the request → score, higher is better."""
+    token_count: int
+    inference_micros: int
+    model_fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A document with its vector, to be written."""
+
+    document: Document
+    content_hash: str
+    vector: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A document that retrieval found."""
+
+    document: Document
+    score: float
+    """Higher is nearer, whatever the measure: distances come negated."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some documents, and where the next ones begin."""
+
+    documents: Sequence[Document]
+    next_offset: str | None
+
+
+class Embedder(Protocol):
+    """Turns texts into vectors."""
+
+    async def model(self, *, timeout: float | None = None) -> EmbedderModel:
+        """The model that is served now."""
+        ...
+
+    async def embed_query(self, query: str, *, fingerprint: str, timeout: float | None = None) -> EmbeddedTexts:
+        """The vector of a query. FailedPrecondition if the model served has another fingerprint."""
+        ...
+
+    async def embed_passages(
+        self, passages: Sequence[str], *, fingerprint: str, timeout: float | None = None
+    ) -> EmbeddedTexts:
+        """Vectors of passages, as bulk work. FailedPrecondition if the model served has another fingerprint."""
+        ...
+
+
+class Reranker(Protocol):
+    """Scores documents against a query."""
+
+    async def model(self, *, timeout: float | None = None) -> RerankerModel:
+        """The model that is served now."""
+        ...
+
+    def rerank(
+        self, query: str, passages: Sequence[str], *, timeout: float | None = None
+    ) -> AsyncGenerator[RerankedBatch, None]:
+        """Scores as they are ready; passages are scored in the order given. Closing the iterator cancels the rest."""
+        ...
+
+
+class Index(Protocol):
+    """Holds collections of points. Unknown collections raise NotFound."""
+
+    async def create_collection(self, spec: CollectionSpec) -> Collection:
+        """Makes a collection; AlreadyExists if the name is taken."""
+        ...
+
+    async def collection(self, name: str) -> Collection:
+        """One collection as it stands."""
+        ...
+
+    async def collection_names(self) -> Sequence[str]:
+        """Names of all collections, ours or not, in no order."""
+        ...
+
+    async def delete_collection(self, name: str) -> None:
+        """Removes a collection and all its points."""
+        ...
+
+    async def content_hashes(self, name: str, document_ids: Sequence[str]) -> Mapping[str, str]:
+        """Content hash of each of the documents that is there."""
+        ...
+
+    async def upsert(self, name: str, points: Sequence[Point]) -> None:
+        """Writes points; returns once they are on disk. Ids are distinct."""
+        ...
+
+    async def document(self, name: str, document_id: str) -> StoredDocument | None:
+        """One document, None if it is not there."""
+        ...
+
+    async def documents(
+        self, name: str, *, filter_: Filter, limit: int, offset: str | None, view: DocumentView
+    ) -> Page:
+        """Documents in the index's own stable order, from an offset that an earlier page gave."""
+        ...
+
+    async def delete_documents(self, name: str, document_ids: Sequence[str]) -> int:
+        """Deletes by id; returns how many were there, once that is on disk."""
+        ...
+
+    async def delete_matching(self, name: str, filter_: Filter) -> int:
+        """Deletes what satisfies the filter; returns how many did, once that is on disk."""
+        ...
+
+    async def nearest(
+        self,
+        name: str,
+        vector: NDArray[np.float32],
+        *,
+        limit: int,
+        filter_: Filter,
+        view: DocumentView,
+        min_score: float | None,
+        ef: int | None,
+        exact: bool,
+        timeout: float | None = None,
+    ) -> Sequence[Candidate]:
+        """The nearest documents by falling score, ties by document id."""
+        ...

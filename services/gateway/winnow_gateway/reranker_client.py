@@ -1,0 +1,84 @@
+"""The reranker, over gRPC."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+
+import grpc
+
+from winnow.reranker.v1 import reranker_pb2, reranker_pb2_grpc
+from winnow_gateway.embedder_client import named
+from winnow_gateway.ordering import Mixing
+from winnow_gateway.ports import RerankedBatch, RerankerModel
+from winnow_rpc.calling import ChannelSettings, open_channel
+from winnow_rpc.status import fault_from_rpc_error
+
+
+class GrpcReranker:
+    """Implements `ports.Reranker`. What the served model is is asked at most once every `model_cache_seconds`."""
+
+    def __init__(
+        self,
+        *,
+        target: str,
+        max_message_bytes: int,
+        model_cache_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._channel = open_channel(
+            ChannelSettings(
+                target=target,
+                idempotent={"winnow.reranker.v1.RerankerService": ["StreamRerankDocuments", "GetModel"]},
+                max_message_bytes=max_message_bytes,
+            )
+        )
+        self._stub = reranker_pb2_grpc.RerankerServiceStub(self._channel)
+        self._cache_seconds = model_cache_seconds
+        self._clock = clock
+        self._known: tuple[float, RerankerModel] | None = None
+
+    async def model(self, *, timeout: float | None = None) -> RerankerModel:
+        """The model that is served now, at most the cache time old."""
+        if self._known and self._clock() - self._known[0] < self._cache_seconds:
+            return self._known[1]
+        try:
+            response = await self._stub.GetModel(reranker_pb2.GetModelRequest(), timeout=timeout)
+        except grpc.aio.AioRpcError as error:
+            raise named(fault_from_rpc_error(error), "reranker") from error
+        described = response.model
+        mixing = None
+        if described.HasField("recommended_mixing"):
+            recommended = described.recommended_mixing
+            mixing = Mixing(
+                k=recommended.k,
+                retrieval_weight=recommended.retrieval_weight,
+                rerank_weight=recommended.rerank_weight,
+            )
+        model = RerankerModel(id=described.id, fingerprint=described.fingerprint, mixing=mixing)
+        self._known = (self._clock(), model)
+        return model
+
+    async def rerank(
+        self, query: str, passages: Sequence[str], *, timeout: float | None = None
+    ) -> AsyncGenerator[RerankedBatch, None]:
+        """Scores as they are ready. Closing the iterator cancels the call, and with it what has not begun."""
+        call = self._stub.StreamRerankDocuments(
+            reranker_pb2.StreamRerankDocumentsRequest(query=query, documents=passages), timeout=timeout
+        )
+        try:
+            async for response in call:
+                yield RerankedBatch(
+                    scores={scored.index: scored.score for scored in response.scores},
+                    token_count=response.report.token_count,
+                    inference_micros=response.report.timing.inference_micros,
+                    model_fingerprint=response.report.model_fingerprint,
+                )
+        except grpc.aio.AioRpcError as error:
+            raise named(fault_from_rpc_error(error), "reranker") from error
+        finally:
+            call.cancel()
+
+    async def close(self) -> None:
+        """Closes the channel."""
+        await self._channel.close()

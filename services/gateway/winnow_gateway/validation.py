@@ -1,0 +1,246 @@
+"""What a request may hold. Each function returns the checked value or raises InvalidArgument that names the field."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+
+from winnow_gateway.collections import HnswConfig, MetadataField
+from winnow_gateway.documents import Document, Json
+from winnow_gateway.filters import Condition, Exists, Filter, HasId, Match, Range, TimeRange
+from winnow_rpc.faults import InvalidArgument
+
+MAX_ID_BYTES = 512
+MAX_TITLE_BYTES = 4_096
+MAX_TEXT_BYTES = 1024 * 1024
+MAX_QUERY_BYTES = 32_768
+MAX_METADATA_BYTES = 64 * 1024
+MAX_METADATA_DEPTH = 16
+MAX_BATCH_DOCUMENTS = 1_000
+MAX_IDS = 10_000
+MAX_KEY_BYTES = 255
+MAX_METADATA_FIELDS = 64
+MAX_DESCRIPTION_BYTES = 1_024
+MAX_FILTER_CONDITIONS = 256
+MAX_FILTER_DEPTH = 8
+MAX_MATCH_VALUES = 1_000
+MAX_PAGE_SIZE = 1_000
+DEFAULT_PAGE_SIZE = 100
+
+_COLLECTION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+
+
+def checked_collection_name(name: str, *, field: str = "collection") -> str:
+    """A collection's name."""
+    if not _COLLECTION_NAME.fullmatch(name):
+        raise InvalidArgument(
+            f"{name!r} is no collection name: 1 to 128 of A-Z a-z 0-9 . _ -, the first a letter or digit",
+            field=field,
+            reason="BAD_COLLECTION_NAME",
+        )
+    return name
+
+
+def checked_document_id(id_: str, *, field: str = "id") -> str:
+    """A document's id."""
+    if not id_:
+        raise InvalidArgument("the document's id is empty", field=field, reason="EMPTY_ID")
+    _check_bytes(id_, MAX_ID_BYTES, "the document's id", field=field, reason="ID_TOO_LONG")
+    return id_
+
+
+def checked_ids(ids: Sequence[str], *, field: str) -> Sequence[str]:
+    """Ids of several documents."""
+    if len(ids) > MAX_IDS:
+        raise InvalidArgument(f"{len(ids)} ids are too many: {MAX_IDS} at most", field=field, reason="TOO_MANY_IDS")
+    for position, id_ in enumerate(ids):
+        checked_document_id(id_, field=f"{field}[{position}]")
+    return ids
+
+
+def checked_document(document: Document, *, field: str) -> Document:
+    """A document to be written."""
+    checked_document_id(document.id, field=f"{field}.id")
+    if not document.text.strip() and not document.title.strip():
+        raise InvalidArgument("title and text are both blank", field=f"{field}.text", reason="EMPTY_TEXT")
+    _check_bytes(document.title, MAX_TITLE_BYTES, "the title", field=f"{field}.title", reason="TITLE_TOO_LONG")
+    _check_bytes(document.text, MAX_TEXT_BYTES, "the text", field=f"{field}.text", reason="TEXT_TOO_LONG")
+    _check_metadata(document.metadata, field=f"{field}.metadata")
+    return document
+
+
+def checked_query(query: str) -> str:
+    """A search query."""
+    if not query.strip():
+        raise InvalidArgument("the query is blank", field="query", reason="EMPTY_QUERY")
+    _check_bytes(query, MAX_QUERY_BYTES, "the query", field="query", reason="QUERY_TOO_LONG")
+    return query
+
+
+def checked_count(value: int, *, field: str, default: int, maximum: int) -> int:
+    """A count of 1 to `maximum`, 0 for the default."""
+    if value == 0:
+        return default
+    if not 1 <= value <= maximum:
+        raise InvalidArgument(
+            f"{field} is {value}: 1 to {maximum}, or 0 for {default}", field=field, reason="OUT_OF_RANGE"
+        )
+    return value
+
+
+def checked_score(value: float, *, field: str) -> float:
+    """A least score."""
+    if not math.isfinite(value):
+        raise InvalidArgument(f"{field} is {value}: it must be finite", field=field, reason="NOT_FINITE")
+    return value
+
+
+def checked_description(description: str) -> str:
+    """A collection's description."""
+    _check_bytes(
+        description, MAX_DESCRIPTION_BYTES, "the description", field="description", reason="DESCRIPTION_TOO_LONG"
+    )
+    return description
+
+
+def checked_metadata_fields(fields: Sequence[MetadataField]) -> Sequence[MetadataField]:
+    """Metadata fields to index."""
+    if len(fields) > MAX_METADATA_FIELDS:
+        raise InvalidArgument(
+            f"{len(fields)} metadata fields are too many: {MAX_METADATA_FIELDS} at most",
+            field="metadata_fields",
+            reason="TOO_MANY_FIELDS",
+        )
+    seen: set[str] = set()
+    for position, each in enumerate(fields):
+        place = f"metadata_fields[{position}].key"
+        _check_key(each.key, field=place)
+        if each.key in seen:
+            raise InvalidArgument(f"the metadata field {each.key!r} appears twice", field=place, reason="DUPLICATE")
+        seen.add(each.key)
+    return fields
+
+
+def checked_hnsw(hnsw: HnswConfig) -> HnswConfig:
+    """How to build a graph."""
+    for name, value, maximum in (("m", hnsw.m, 128), ("ef_construct", hnsw.ef_construct, 4096)):
+        if not 4 <= value <= maximum:
+            raise InvalidArgument(
+                f"hnsw.{name} is {value}: 4 to {maximum}, or 0 for the default",
+                field=f"hnsw.{name}",
+                reason="OUT_OF_RANGE",
+            )
+    return hnsw
+
+
+def checked_filter(filter_: Filter, *, field: str = "filter") -> Filter:
+    """A filter, with everything in it."""
+    count = _check_conditions(filter_, field=field, depth=1)
+    if count > MAX_FILTER_CONDITIONS:
+        raise InvalidArgument(
+            f"the filter has {count} conditions: {MAX_FILTER_CONDITIONS} at most",
+            field=field,
+            reason="FILTER_TOO_LARGE",
+        )
+    return filter_
+
+
+def _check_conditions(filter_: Filter, *, field: str, depth: int) -> int:
+    if depth > MAX_FILTER_DEPTH:
+        raise InvalidArgument(
+            f"the filter is nested deeper than {MAX_FILTER_DEPTH}", field=field, reason="FILTER_TOO_DEEP"
+        )
+    count = 0
+    for name in ("must", "should", "must_not"):
+        conditions: Sequence[Condition] = getattr(filter_, name)
+        for position, condition in enumerate(conditions):
+            place = f"{field}.{name}[{position}]"
+            if isinstance(condition, Filter):
+                if condition.empty:
+                    raise InvalidArgument("a filter within a filter is empty", field=place, reason="EMPTY_CONDITION")
+                count += _check_conditions(condition, field=f"{place}.filter", depth=depth + 1)
+            else:
+                _check_condition(condition, field=place)
+                count += 1
+    return count
+
+
+def _check_condition(condition: Condition, *, field: str) -> None:
+    match condition:
+        case HasId(ids=ids):
+            if not ids:
+                raise InvalidArgument("no ids are given", field=f"{field}.ids.ids", reason="EMPTY_CONDITION")
+            checked_ids(ids, field=f"{field}.ids.ids")
+        case Match(key=key, any_of=values):
+            _check_key(key, field=f"{field}.match.key")
+            if not 1 <= len(values) <= MAX_MATCH_VALUES:
+                raise InvalidArgument(
+                    f"{len(values)} values to match: 1 to {MAX_MATCH_VALUES}",
+                    field=f"{field}.match.any_of",
+                    reason="OUT_OF_RANGE",
+                )
+            if len({type(value) for value in values}) > 1:
+                raise InvalidArgument(
+                    "the values to match are of several types", field=f"{field}.match.any_of", reason="MIXED_TYPES"
+                )
+        case Range(key=key):
+            _check_key(key, field=f"{field}.range.key")
+            bounds = (condition.at_least, condition.more_than, condition.at_most, condition.less_than)
+            given = [bound for bound in bounds if bound is not None]
+            if not given:
+                raise InvalidArgument("the range has no bound", field=f"{field}.range", reason="EMPTY_CONDITION")
+            if not all(math.isfinite(bound) for bound in given):
+                raise InvalidArgument("a bound of the range is not finite", field=f"{field}.range", reason="NOT_FINITE")
+        case TimeRange(key=key, start=start, end=end):
+            _check_key(key, field=f"{field}.time_range.key")
+            if start is None and end is None:
+                raise InvalidArgument("the range has no bound", field=f"{field}.time_range", reason="EMPTY_CONDITION")
+        case Exists(key=key):
+            _check_key(key, field=f"{field}.exists.key")
+        case Filter():
+            raise AssertionError("filters within filters are taken apart by the caller")
+
+
+def _check_key(key: str, *, field: str) -> None:
+    # Qdrant reads brackets and quotes in a path as its own syntax.
+    if not key or any(not part for part in key.split(".")) or re.search(r'[\[\]"\x00-\x1f]', key):
+        raise InvalidArgument(
+            f"{key!r} is no path of a metadata field: keys joined by dots, without brackets or quotes",
+            field=field,
+            reason="BAD_KEY",
+        )
+    _check_bytes(key, MAX_KEY_BYTES, "the path", field=field, reason="KEY_TOO_LONG")
+
+
+def _check_metadata(metadata: Mapping[str, Json], *, field: str) -> None:
+    _check_json(dict(metadata), field=field, depth=0)
+    size = len(json.dumps(metadata, ensure_ascii=False).encode())
+    if size > MAX_METADATA_BYTES:
+        raise InvalidArgument(
+            f"the metadata has {size} bytes as JSON: {MAX_METADATA_BYTES} at most",
+            field=field,
+            reason="METADATA_TOO_LARGE",
+        )
+
+
+def _check_json(value: Json, *, field: str, depth: int) -> None:
+    if depth > MAX_METADATA_DEPTH:
+        raise InvalidArgument(
+            f"the metadata is nested deeper than {MAX_METADATA_DEPTH}", field=field, reason="METADATA_TOO_DEEP"
+        )
+    if isinstance(value, float) and not math.isfinite(value):
+        raise InvalidArgument("a number in the metadata is not finite", field=field, reason="NOT_FINITE")
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _check_json(inner, field=f"{field}.{key}", depth=depth + 1)
+    elif isinstance(value, list):
+        for position, inner in enumerate(value):
+            _check_json(inner, field=f"{field}[{position}]", depth=depth + 1)
+
+
+def _check_bytes(text: str, maximum: int, what: str, *, field: str, reason: str) -> None:
+    size = len(text.encode())
+    if size > maximum:
+        raise InvalidArgument(f"{what} has {size} bytes: {maximum} at most", field=field, reason=reason)
