@@ -64,4 +64,6 @@ def point_id(document_id: str, passage: int = 0) -> str:
     billion ids the same with a chance under 10^-18. Each document is one passage, number 0.
     """
     digest = hashlib.blake2b(f"{passage}\0{document_id}".encode(), digest_size=16, person=b"winnow.point").digest()
-    return str(uuid.UUID(bytes=digest, version=8))
+    # RFC 9562 leaves version 8 to whoever makes the id; `uuid` itself knows it only from Python 3.14 on.
+    bits = int.from_bytes(digest, "big") & ~(0xF << 76) & ~(0x3 << 62)
+    return str(uuid.UUID(int=bits | (0x8 << 76) | (0x2 << 62)))

@@ -120,6 +120,7 @@ class IngestRun:
         try:
             while (task := await self._outgoing.get()) is not None:
                 yield await task
+                self._tasks.discard(task)
             # The caller's stream may have ended in a fault; everything before it is acknowledged by now.
             await reading
         finally:
@@ -135,8 +136,13 @@ class IngestRun:
                 for offered in batch:
                     await self._offered.put((sequence, offered))
                     sequence += 1
-        finally:
+        except asyncio.CancelledError:
+            # Nobody takes from the queue any more: to put the end there could wait for ever.
+            raise
+        except BaseException:
             await self._offered.put(_END)
+            raise
+        await self._offered.put(_END)
 
     async def _form_groups(self) -> None:
         previous: _Group | None = None
@@ -158,7 +164,6 @@ class IngestRun:
             group = self._register(entries)
             task = asyncio.create_task(self._process(group, previous), name="ingest: group")
             self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
             # Waits while too many groups are on their way: this is what slows the reading down.
             await self._outgoing.put(task)
             previous = group
@@ -246,7 +251,7 @@ class IngestRun:
         """Repeats an idempotent operation while its backend is away or overloaded, up to the limit."""
         attempts = tenacity.AsyncRetrying(
             retry=tenacity.retry_if_exception_type((Unavailable, ResourceExhausted)),
-            wait=tenacity.wait_exponential_jitter(initial=0.1, max=2.0, jitter=0.1),
+            wait=tenacity.wait_random_exponential(multiplier=0.2, max=2.0),
             stop=tenacity.stop_after_delay(self._limits.retry_seconds),
             before_sleep=_log_wait,
             reraise=True,

@@ -1,0 +1,255 @@
+"""An embedder, a reranker and an index in memory, with switches to make them fail.
+
+The embedder hashes words into a small vector, so texts that share words are near; the reranker counts shared ones.
+Both are deterministic. The index obeys the suite in tests/contract/gateway/test_index_port.py together with the real one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import math
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from winnow_gateway.collections import Collection, CollectionSpec, EmbedderModel, IndexState, Similarity
+from winnow_gateway.documents import Document, DocumentView, Json, StoredDocument, point_id
+from winnow_gateway.filters import Condition, Exists, Filter, HasId, Match, Range, TimeRange
+from winnow_gateway.ordering import Mixing
+from winnow_gateway.ports import Candidate, EmbeddedTexts, Page, Point, RerankedBatch, RerankerModel
+from winnow_rpc.faults import AlreadyExists, FailedPrecondition, Fault, InvalidArgument, NotFound
+
+DIMENSION = 64
+
+
+def embed_words(text: str) -> NDArray[np.float32]:
+    """A unit vector of DIMENSION components, from the words of a text."""
+    vector = np.full(DIMENSION, 1e-3, dtype=np.float32)
+    for word in text.lower().split():
+        digest = hashlib.blake2b(word.encode(), digest_size=4).digest()
+        vector[int.from_bytes(digest, "little") % DIMENSION] += 1.0
+    return vector / np.linalg.norm(vector)
+
+
+class FakeEmbedder:
+    """Implements ports.Embedder."""
+
+    def __init__(self, fingerprint: str = "f" * 64) -> None:
+        self.served = EmbedderModel("fake-bi-encoder", fingerprint, DIMENSION, Similarity.COSINE)
+        self.max_words = 100
+        self.failures: list[Fault] = []
+        """Raised by the next calls that embed, one each."""
+        self.refused_words: set[str] = set()
+        """A passage with one of these makes its whole call fail."""
+        self.embedded_passages: list[str] = []
+        self.delay = 0.0
+
+    async def model(self, *, timeout: float | None = None) -> EmbedderModel:
+        return self.served
+
+    async def embed_query(self, query: str, *, fingerprint: str, timeout: float | None = None) -> EmbeddedTexts:
+        return await self._embed([query], fingerprint)
+
+    async def embed_passages(
+        self, passages: Sequence[str], *, fingerprint: str, timeout: float | None = None
+    ) -> EmbeddedTexts:
+        embedded = await self._embed(passages, fingerprint)
+        self.embedded_passages += passages
+        return embedded
+
+    async def _embed(self, texts: Sequence[str], fingerprint: str) -> EmbeddedTexts:
+        await asyncio.sleep(self.delay)
+        if self.failures:
+            raise self.failures.pop(0)
+        if fingerprint != self.served.fingerprint:
+            raise FailedPrecondition("another model is served")
+        words = [text.split() for text in texts]
+        for position, each in enumerate(words):
+            if self.refused_words.intersection(each):
+                raise InvalidArgument("the text holds a word that is refused", field=f"texts[{position}]")
+        return EmbeddedTexts(
+            vectors=np.stack([embed_words(" ".join(each[: self.max_words])) for each in words]),
+            dropped_token_counts={i: len(w) - self.max_words for i, w in enumerate(words) if len(w) > self.max_words},
+            token_count=sum(len(w) for w in words),
+            inference_micros=10,
+            model_fingerprint=self.served.fingerprint,
+        )
+
+
+class FakeReranker:
+    """Implements ports.Reranker: the score is the number of query words in the passage, in batches of two."""
+
+    def __init__(self, mixing: Mixing | None = None) -> None:
+        self.served = RerankerModel("fake-cross-encoder", "c" * 64, mixing)
+        self.failure: Fault | None = None
+        self.passages: list[str] = []
+
+    async def model(self, *, timeout: float | None = None) -> RerankerModel:
+        return self.served
+
+    async def rerank(
+        self, query: str, passages: Sequence[str], *, timeout: float | None = None
+    ) -> AsyncGenerator[RerankedBatch, None]:
+        wanted = set(query.lower().split())
+        self.passages = list(passages)
+        for start in range(0, len(passages), 2):
+            if self.failure:
+                raise self.failure
+            scores = {
+                start + i: float(len(wanted.intersection(passage.lower().split())))
+                for i, passage in enumerate(passages[start : start + 2])
+            }
+            yield RerankedBatch(scores, token_count=7, inference_micros=5, model_fingerprint=self.served.fingerprint)
+
+
+@dataclass
+class _Held:
+    spec: CollectionSpec
+    created: datetime
+    points: dict[str, tuple[Point, datetime]] = field(default_factory=dict)
+
+
+class FakeIndex:
+    """Implements ports.Index by comparing with every vector."""
+
+    def __init__(self) -> None:
+        self.held: dict[str, _Held] = {}
+        self.failures: list[Fault] = []
+        """Raised by the next writes, one each."""
+        self.upserts: list[list[str]] = []
+        """Document ids of each write."""
+
+    async def create_collection(self, spec: CollectionSpec) -> Collection:
+        if spec.name in self.held:
+            raise AlreadyExists(f"collection {spec.name!r} is there already", reason="COLLECTION_EXISTS")
+        self.held[spec.name] = _Held(spec, datetime.now(UTC))
+        return await self.collection(spec.name)
+
+    async def collection(self, name: str) -> Collection:
+        held = self._find(name)
+        return Collection(held.spec, held.created, len(held.points), 0, IndexState.READY)
+
+    async def collection_names(self) -> Sequence[str]:
+        return list(self.held)
+
+    async def delete_collection(self, name: str) -> None:
+        self._find(name)
+        del self.held[name]
+
+    async def content_hashes(self, name: str, document_ids: Sequence[str]) -> Mapping[str, str]:
+        points = self._find(name).points
+        return {id_: points[id_][0].content_hash for id_ in document_ids if id_ in points}
+
+    async def upsert(self, name: str, points: Sequence[Point]) -> None:
+        await asyncio.sleep(0)
+        if self.failures:
+            raise self.failures.pop(0)
+        held = self._find(name)
+        self.upserts.append([point.document.id for point in points])
+        now = datetime.now(UTC)
+        held.points.update({point.document.id: (point, now) for point in points})
+
+    async def document(self, name: str, document_id: str) -> StoredDocument | None:
+        found = self._find(name).points.get(document_id)
+        return StoredDocument(found[0].document, found[0].content_hash, found[1]) if found else None
+
+    async def documents(
+        self, name: str, *, filter_: Filter, limit: int, offset: str | None, view: DocumentView
+    ) -> Page:
+        by_point = {point_id(id_): point.document for id_, (point, _) in self._find(name).points.items()}
+        fitting = [key for key in sorted(by_point) if key >= (offset or "") and satisfies(by_point[key], filter_)]
+        following = fitting[limit] if len(fitting) > limit else None
+        return Page([_seen(by_point[key], view) for key in fitting[:limit]], following)
+
+    async def delete_documents(self, name: str, document_ids: Sequence[str]) -> int:
+        points = self._find(name).points
+        return sum(points.pop(id_, None) is not None for id_ in set(document_ids))
+
+    async def delete_matching(self, name: str, filter_: Filter) -> int:
+        points = self._find(name).points
+        fitting = [id_ for id_, (point, _) in points.items() if satisfies(point.document, filter_)]
+        return await self.delete_documents(name, fitting)
+
+    async def nearest(
+        self,
+        name: str,
+        vector: NDArray[np.float32],
+        *,
+        limit: int,
+        filter_: Filter,
+        view: DocumentView,
+        min_score: float | None,
+        ef: int | None,
+        exact: bool,
+        timeout: float | None = None,
+    ) -> Sequence[Candidate]:
+        found = [
+            Candidate(_seen(point.document, view), float(point.vector @ vector))
+            for point, _ in self._find(name).points.values()
+            if satisfies(point.document, filter_)
+        ]
+        found.sort(key=lambda candidate: (-candidate.score, candidate.document.id))
+        return [each for each in found if min_score is None or each.score >= min_score][:limit]
+
+    def _find(self, name: str) -> _Held:
+        if name not in self.held:
+            raise NotFound(f"there is no collection {name!r}", reason="NO_COLLECTION")
+        return self.held[name]
+
+
+def satisfies(document: Document, filter_: Filter) -> bool:
+    """Whether a document satisfies a filter."""
+    return (
+        all(_holds(document, condition) for condition in filter_.must)
+        and (not filter_.should or any(_holds(document, condition) for condition in filter_.should))
+        and not any(_holds(document, condition) for condition in filter_.must_not)
+    )
+
+
+def _holds(document: Document, condition: Condition) -> bool:
+    match condition:
+        case Filter():
+            return satisfies(document, condition)
+        case HasId(ids=ids):
+            return document.id in ids
+        case Exists(key=key):
+            return any(value is not None for value in _values(document, key))
+        case Match(key=key, any_of=wanted):
+            return any(
+                value == each and isinstance(value, bool) == isinstance(each, bool)
+                for value in _values(document, key)
+                for each in wanted
+            )
+        case Range(key=key):
+            low = condition.at_least if condition.at_least is not None else -math.inf
+            high = condition.at_most if condition.at_most is not None else math.inf
+            return any(
+                low <= value <= high
+                and (condition.more_than is None or value > condition.more_than)
+                and (condition.less_than is None or value < condition.less_than)
+                for value in _values(document, key)
+                if isinstance(value, int | float) and not isinstance(value, bool)
+            )
+        case TimeRange(key=key, start=start, end=end):
+            times = [datetime.fromisoformat(value) for value in _values(document, key) if isinstance(value, str)]
+            return any((start is None or time >= start) and (end is None or time < end) for time in times)
+
+
+def _values(document: Document, key: str) -> list[Json]:
+    value: Json = dict(document.metadata)
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, dict) else None
+    return value if isinstance(value, list) else [value]
+
+
+def _seen(document: Document, view: DocumentView) -> Document:
+    return Document(
+        document.id,
+        document.title,
+        document.text if view.text else "",
+        document.metadata if view.metadata else {},
+    )

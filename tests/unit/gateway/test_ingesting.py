@@ -1,0 +1,201 @@
+"""Ingest: order, overlap, what is unchanged, what is refused, and backends that go away."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Sequence
+
+import pytest
+
+from tests.fakes.backends import FakeEmbedder, FakeIndex
+from winnow_gateway.collections import CollectionSpec
+from winnow_gateway.documents import Document
+from winnow_gateway.ingesting import Acknowledgement, IngestLimits, IngestRun, Offered, Outcome
+from winnow_rpc.faults import Fault, InvalidArgument, NotFound, ResourceExhausted, Unavailable
+
+LIMITS = IngestLimits(group_size=4, groups_in_flight=2, read_ahead=8, retry_seconds=5)
+
+
+class Bench:
+    """Backends and one collection."""
+
+    def __init__(self) -> None:
+        self.embedder = FakeEmbedder()
+        self.index = FakeIndex()
+        self.spec = CollectionSpec("docs", self.embedder.served)
+
+    async def ingest(
+        self, *batches: Sequence[Document | Offered], limits: IngestLimits = LIMITS
+    ) -> list[Acknowledgement]:
+        if "docs" not in self.index.held:
+            await self.index.create_collection(self.spec)
+
+        async def send() -> AsyncIterator[Sequence[Offered]]:
+            for batch in batches:
+                yield [each if isinstance(each, Offered) else Offered(each.id, each) for each in batch]
+                await asyncio.sleep(0)
+
+        return await self.collect(send(), limits)
+
+    async def collect(
+        self, documents: AsyncIterator[Sequence[Offered]], limits: IngestLimits = LIMITS
+    ) -> list[Acknowledgement]:
+        run = IngestRun(spec=self.spec, embedder=self.embedder, index=self.index, limits=limits)
+        return [each async for group in run.acknowledgements(documents) for each in group]
+
+    def texts(self) -> dict[str, str]:
+        return {id_: point.document.text for id_, (point, _) in self.index.held["docs"].points.items()}
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def numbered(count: int, text: str = "text") -> list[Document]:
+    return [Document(f"d{i}", text=f"{text} {i}") for i in range(count)]
+
+
+async def test_every_document_is_acknowledged_in_order(bench: Bench) -> None:
+    acknowledged = await bench.ingest(numbered(10), [Document("last", text="x")])
+    assert [each.sequence for each in acknowledged] == list(range(11))
+    assert [each.id for each in acknowledged] == [f"d{i}" for i in range(10)] + ["last"]
+    assert {each.outcome for each in acknowledged} == {Outcome.INDEXED}
+    assert len(bench.texts()) == 11
+
+
+async def test_an_empty_stream_ends_without_acknowledgements(bench: Bench) -> None:
+    assert await bench.ingest() == []
+
+
+async def test_unchanged_documents_are_not_embedded_again(bench: Bench) -> None:
+    await bench.ingest(numbered(10))
+    bench.embedder.embedded_passages.clear()
+    changed = Document("d3", text="something else")
+    acknowledged = await bench.ingest([*numbered(3), changed, *numbered(10)[4:]])
+    assert [each.id for each in acknowledged if each.outcome is Outcome.INDEXED] == ["d3"]
+    assert [each.outcome for each in acknowledged].count(Outcome.UNCHANGED) == 9
+    assert bench.embedder.embedded_passages == ["something else"]
+
+
+async def test_a_refused_document_refuses_only_itself(bench: Bench) -> None:
+    refusal = InvalidArgument("the text is blank", field="batch.documents[1].text")
+    acknowledged = await bench.ingest([Document("a", text="x"), Offered("b", None, refusal), Document("c", text="z")])
+    assert [each.outcome for each in acknowledged] == [Outcome.INDEXED, Outcome.REFUSED, Outcome.INDEXED]
+    assert acknowledged[1].refusal is refusal
+    assert set(bench.texts()) == {"a", "c"}
+
+
+async def test_a_document_that_the_embedder_refuses_refuses_only_itself(bench: Bench) -> None:
+    bench.embedder.refused_words = {"poison"}
+    documents = [Document("a", text="one"), Document("b", text="a poison here"), Document("c", text="three")]
+    acknowledged = await bench.ingest(documents)
+    assert [each.outcome for each in acknowledged] == [Outcome.INDEXED, Outcome.REFUSED, Outcome.INDEXED]
+    assert set(bench.texts()) == {"a", "c"}
+
+
+async def test_the_cut_of_a_long_text_is_reported(bench: Bench) -> None:
+    bench.embedder.max_words = 3
+    acknowledged = await bench.ingest([Document("a", text="1 2 3 4 5"), Document("b", text="1 2 3")])
+    assert [each.dropped_token_count for each in acknowledged] == [2, 0]
+
+
+async def test_the_last_of_two_documents_with_one_id_wins_across_groups(bench: Bench) -> None:
+    await bench.ingest([Document("a", text="old")])
+    one_each = IngestLimits(group_size=1, groups_in_flight=4, read_ahead=8)
+    bench.embedder.delay = 0.01
+    # The third is what the index holds while the second is still on its way: it must not count as unchanged.
+    acknowledged = await bench.ingest([Document("a", text="new")], [Document("a", text="old")], limits=one_each)
+    assert [each.outcome for each in acknowledged] == [Outcome.INDEXED, Outcome.INDEXED]
+    assert bench.texts() == {"a": "old"}
+
+
+async def test_random_streams_leave_what_a_plain_dictionary_would(bench: Bench) -> None:
+    draw = random.Random(7)
+    expected: dict[str, str] = {}
+    for _ in range(20):
+        batches = [
+            [Document(f"d{draw.randrange(12)}", text=f"v{draw.randrange(3)}") for _ in range(draw.randrange(1, 6))]
+            for _ in range(draw.randrange(1, 5))
+        ]
+        # Within one batch ids are distinct by contract.
+        batches = [list({document.id: document for document in batch}.values()) for batch in batches]
+        bench.embedder.delay = draw.choice([0.0, 0.001])
+        await bench.ingest(*batches, limits=IngestLimits(group_size=draw.randrange(1, 5), groups_in_flight=3))
+        expected.update({document.id: document.text for batch in batches for document in batch})
+        assert bench.texts() == expected
+
+
+@pytest.mark.parametrize("fault", [Unavailable("gone"), ResourceExhausted("busy")])
+async def test_an_ingest_waits_for_a_backend_that_comes_back(bench: Bench, fault: Fault) -> None:
+    bench.embedder.failures = [fault, fault]
+    bench.index.failures = [fault]
+    acknowledged = await bench.ingest(numbered(3))
+    assert {each.outcome for each in acknowledged} == {Outcome.INDEXED}
+    assert len(bench.texts()) == 3
+
+
+async def test_an_ingest_gives_up_on_a_backend_that_stays_away(bench: Bench) -> None:
+    bench.embedder.failures = [Unavailable("gone")] * 1000
+    with pytest.raises(Unavailable, match="gone"):
+        await bench.ingest(numbered(3), limits=IngestLimits(retry_seconds=0.2))
+
+
+async def test_a_fault_that_waiting_does_not_mend_ends_the_stream_at_once(bench: Bench) -> None:
+    bench.index.failures = [NotFound("the collection is gone")]
+    with pytest.raises(NotFound):
+        await bench.ingest(numbered(3))
+
+
+async def test_a_fault_of_the_callers_stream_comes_after_the_acknowledgements_before_it(bench: Bench) -> None:
+    await bench.index.create_collection(bench.spec)
+
+    async def send() -> AsyncIterator[Sequence[Offered]]:
+        yield [Offered("a", Document("a", text="x"))]
+        raise InvalidArgument("no batch", field="batch")
+
+    run = IngestRun(spec=bench.spec, embedder=bench.embedder, index=bench.index, limits=LIMITS)
+    got: list[str] = []
+    with pytest.raises(InvalidArgument, match="no batch"):
+        async for group in run.acknowledgements(send()):
+            got += [each.id for each in group]
+    assert got == ["a"]
+
+
+async def test_reading_stops_while_nobody_takes_acknowledgements(bench: Bench) -> None:
+    await bench.index.create_collection(bench.spec)
+    read = 0
+
+    async def send() -> AsyncIterator[Sequence[Offered]]:
+        nonlocal read
+        while True:
+            read += 1
+            yield [Offered(f"d{read}", Document(f"d{read}", text="x"))]
+
+    run = IngestRun(spec=bench.spec, embedder=bench.embedder, index=bench.index, limits=LIMITS)
+    acknowledged = run.acknowledgements(send())
+    await anext(acknowledged)
+    for _ in range(200):
+        await asyncio.sleep(0)
+    settled = read
+    for _ in range(200):
+        await asyncio.sleep(0)
+    assert read == settled
+    # Read ahead, groups on their way, one group being formed and one in hand.
+    bound = LIMITS.read_ahead + (LIMITS.groups_in_flight + 3) * LIMITS.group_size
+    assert settled <= bound
+    await acknowledged.aclose()
+
+
+async def test_closing_in_the_middle_leaves_no_task_behind(bench: Bench) -> None:
+    before = asyncio.all_tasks()
+    await bench.index.create_collection(bench.spec)
+
+    async def send() -> AsyncIterator[Sequence[Offered]]:
+        for document in numbered(1000):
+            yield [Offered(document.id, document)]
+
+    run = IngestRun(spec=bench.spec, embedder=bench.embedder, index=bench.index, limits=LIMITS)
+    acknowledged = run.acknowledgements(send())
+    await anext(acknowledged)
+    await acknowledged.aclose()
+    assert asyncio.all_tasks() == before
