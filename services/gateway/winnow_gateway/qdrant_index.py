@@ -136,7 +136,9 @@ class QdrantIndex:
         """Removes a collection and all its points."""
         self._distances.pop(name, None)
         async with self._asking(name):
-            await self._client.delete_collection(name)
+            # Qdrant answers false, not an error, when there was nothing to delete.
+            if not await self._client.delete_collection(name):
+                raise _no_collection(name)
 
     async def content_hashes(self, name: str, document_ids: Sequence[str]) -> Mapping[str, str]:
         """Content hash of each of the documents that is there."""

@@ -1,0 +1,64 @@
+"""A gateway over fakes, served in this process on a free port."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field
+
+import grpc
+import pytest
+
+from tests.fakes.backends import FakeEmbedder, FakeIndex, FakeReranker
+from winnow.search.v1 import search_service_pb2_grpc
+from winnow_gateway.catalog import Catalog
+from winnow_gateway.ingesting import IngestLimits
+from winnow_gateway.searching import Searcher
+from winnow_gateway.servicer import SearchServicer
+from winnow_rpc.calling import ChannelSettings, open_channel
+from winnow_rpc.serving import RunningServer, Service
+from winnow_rpc.settings import ServingSettings
+
+
+@dataclass
+class Gateway:
+    """The gateway's fakes, and a stub that calls it over a real connection."""
+
+    embedder: FakeEmbedder = field(default_factory=FakeEmbedder)
+    reranker: FakeReranker = field(default_factory=FakeReranker)
+    index: FakeIndex = field(default_factory=FakeIndex)
+    now: float = 0.0
+    stub: search_service_pb2_grpc.SearchServiceAsyncStub = None  # type: ignore[assignment]
+
+    def service(self) -> Service:
+        catalog = Catalog(index=self.index, embedder=self.embedder, cache_seconds=5, clock=lambda: self.now)
+        servicer = SearchServicer(
+            catalog=catalog,
+            searcher=Searcher(catalog=catalog, embedder=self.embedder, reranker=self.reranker, index=self.index),
+            embedder=self.embedder,
+            index=self.index,
+            ingest_limits=IngestLimits(group_size=4, retry_seconds=1),
+            default_deadline_seconds=30,
+        )
+
+        async def nothing() -> None:
+            pass
+
+        return Service(
+            name="gateway",
+            register=lambda server: search_service_pb2_grpc.add_SearchServiceServicer_to_server(servicer, server),
+            service_names=["winnow.search.v1.SearchService"],
+            probe=nothing,
+            close=nothing,
+        )
+
+
+@pytest.fixture
+async def gateway() -> AsyncIterator[Gateway]:
+    made = Gateway()
+    server = RunningServer(made.service(), ServingSettings(drain_seconds=0, log_level="error"))
+    await server.start()
+    channel: grpc.aio.Channel = open_channel(ChannelSettings(target=server.address, idempotent={}))
+    made.stub = search_service_pb2_grpc.SearchServiceStub(channel)
+    yield made
+    await channel.close()
+    await server.stop()

@@ -1,0 +1,256 @@
+"""One suite for all that claims to be an index: the fake of the tests, and the Qdrant client over a real server."""
+
+from collections.abc import AsyncIterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.backends import DIMENSION, FakeIndex, embed_words
+from winnow_gateway.collections import (
+    CollectionSpec,
+    EmbedderModel,
+    HnswConfig,
+    IndexState,
+    MetadataField,
+    MetadataType,
+    Similarity,
+)
+from winnow_gateway.documents import WHOLE_DOCUMENT, Document, DocumentView
+from winnow_gateway.filters import NO_FILTER, Condition, Exists, Filter, HasId, Match, Range, TimeRange
+from winnow_gateway.ports import Index, Point
+from winnow_gateway.qdrant_index import QdrantIndex
+from winnow_index.serving import open_service
+from winnow_index.settings import IndexSettings
+from winnow_rpc.faults import AlreadyExists, NotFound, Unavailable
+from winnow_rpc.serving import RunningServer
+
+SPEC = CollectionSpec(
+    name="docs",
+    embedder=EmbedderModel("some-model", "a" * 64, DIMENSION, Similarity.COSINE),
+    description="Führer durch die Dinge",
+    metadata_fields=(MetadataField("year", MetadataType.INTEGER), MetadataField("author.name", MetadataType.KEYWORD)),
+    hnsw=HnswConfig(m=8, ef_construct=64),
+)
+DOCUMENTS = [
+    Document("cat", "Cats", "the cat sat on the mat", {"year": 1999, "tags": ["pet", "fur"], "open": True}),
+    Document("dog", "Dogs", "the dog chased the cat", {"year": 2005, "author": {"name": "Ann"}, "open": False}),
+    Document("fox", "", "a quick brown fox", {"year": 2010, "seen": "2020-05-01T00:00:00Z", "tags": []}),
+    Document("ün/ï çødé #1?", "Ünïcode", "naïve café ☕", {"score": 0.5, "nothing": None, "deep": {"a": [{"b": 1}]}}),
+]
+
+
+@pytest.fixture(params=["fake", "qdrant-client over winnow_index"])
+async def index(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Index]:
+    if request.param == "fake":
+        yield FakeIndex()
+        return
+    settings = IndexSettings(port=0, data_dir=tmp_path)
+    server = RunningServer(open_service(settings), settings)
+    await server.start()
+    host, _, port = server.address.rpartition(":")
+    client = QdrantIndex(host=host, port=int(port), timeout_seconds=10, max_message_bytes=32 * 1024 * 1024)
+    try:
+        yield client
+    finally:
+        await client.close()
+        await server.stop()
+
+
+async def fill(index: Index, documents: Sequence[Document] = DOCUMENTS) -> None:
+    await index.create_collection(SPEC)
+    await index.upsert("docs", [Point(each, each.content_hash, embed_words(each.passage)) for each in documents])
+
+
+async def listed(index: Index, filter_: Filter = NO_FILTER, **options: object) -> list[str]:
+    page = await index.documents("docs", filter_=filter_, limit=100, offset=None, view=WHOLE_DOCUMENT)
+    return sorted(document.id for document in page.documents)
+
+
+async def test_a_collection_comes_back_as_it_was_made(index: Index) -> None:
+    made = await index.create_collection(SPEC)
+    assert made.spec == SPEC
+    assert abs((made.created - datetime.now(UTC)).total_seconds()) < 10
+    assert (made.document_count, made.index_state) == (0, IndexState.READY)
+    assert (await index.collection("docs")).spec == SPEC
+    assert await index.collection_names() == ["docs"]
+
+
+async def test_a_name_is_taken_only_once(index: Index) -> None:
+    await index.create_collection(SPEC)
+    with pytest.raises(AlreadyExists, match="docs"):
+        await index.create_collection(SPEC)
+
+
+async def test_a_deleted_collection_is_gone(index: Index) -> None:
+    await fill(index)
+    await index.delete_collection("docs")
+    assert await index.collection_names() == []
+    with pytest.raises(NotFound, match="docs"):
+        await index.collection("docs")
+
+
+async def test_every_call_on_an_unknown_collection_says_so(index: Index) -> None:
+    vector = embed_words("x")
+    calls = [
+        index.collection("nope"),
+        index.content_hashes("nope", ["a"]),
+        index.upsert("nope", [Point(DOCUMENTS[0], "h", vector)]),
+        index.document("nope", "a"),
+        index.documents("nope", filter_=NO_FILTER, limit=1, offset=None, view=WHOLE_DOCUMENT),
+        index.delete_documents("nope", ["a"]),
+        index.delete_matching("nope", Filter(must=[Exists("x")])),
+        index.delete_collection("nope"),
+        index.nearest(
+            "nope", vector, limit=1, filter_=NO_FILTER, view=WHOLE_DOCUMENT, min_score=None, ef=None, exact=False
+        ),
+    ]
+    for call in calls:
+        with pytest.raises(NotFound, match="nope"):
+            await call
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.text.split()[0])
+async def test_a_document_comes_back_as_it_was_written(index: Index, document: Document) -> None:
+    await fill(index)
+    stored = await index.document("docs", document.id)
+    assert stored
+    assert stored.document == document
+    assert stored.content_hash == document.content_hash
+    assert abs((stored.updated - datetime.now(UTC)).total_seconds()) < 10
+
+
+async def test_an_unknown_document_is_none(index: Index) -> None:
+    await fill(index)
+    assert await index.document("docs", "unknown") is None
+
+
+async def test_content_hashes_are_those_of_what_is_there(index: Index) -> None:
+    await fill(index)
+    hashes = await index.content_hashes("docs", ["cat", "unknown", "fox"])
+    assert hashes == {"cat": DOCUMENTS[0].content_hash, "fox": DOCUMENTS[2].content_hash}
+
+
+async def test_writing_an_id_again_replaces_the_document(index: Index) -> None:
+    await fill(index)
+    new = Document("cat", "New", "entirely", {"other": 1})
+    await index.upsert("docs", [Point(new, new.content_hash, embed_words(new.passage))])
+    stored = await index.document("docs", "cat")
+    assert stored
+    assert stored.document == new
+    assert (await index.collection("docs")).document_count == len(DOCUMENTS)
+
+
+async def test_the_nearest_come_first_with_their_cosines(index: Index) -> None:
+    await fill(index)
+    query = embed_words("cat mat")
+    found = await index.nearest(
+        "docs", query, limit=3, filter_=NO_FILTER, view=WHOLE_DOCUMENT, min_score=None, ef=64, exact=True
+    )
+    expected = sorted(DOCUMENTS, key=lambda each: (-float(embed_words(each.passage) @ query), each.id))[:3]
+    assert [each.document for each in found] == expected
+    for each in found:
+        assert each.score == pytest.approx(float(embed_words(each.document.passage) @ query), abs=1e-5)
+
+
+async def test_candidates_of_equal_score_are_in_the_order_of_their_ids(index: Index) -> None:
+    await index.create_collection(SPEC)
+    same = [Document(id_, text="the same text") for id_ in ("c", "a", "b")]
+    await index.upsert("docs", [Point(each, each.content_hash, embed_words(each.passage)) for each in same])
+    found = await index.nearest(
+        "docs",
+        embed_words("same"),
+        limit=3,
+        filter_=NO_FILTER,
+        view=WHOLE_DOCUMENT,
+        min_score=None,
+        ef=None,
+        exact=False,
+    )
+    assert [each.document.id for each in found] == ["a", "b", "c"]
+
+
+async def test_a_least_score_leaves_out_the_rest(index: Index) -> None:
+    await fill(index)
+    query = embed_words("quick brown fox")
+    found = await index.nearest(
+        "docs", query, limit=10, filter_=NO_FILTER, view=WHOLE_DOCUMENT, min_score=0.5, ef=None, exact=False
+    )
+    assert [each.document.id for each in found] == ["fox"]
+
+
+async def test_what_was_not_asked_for_is_not_read(index: Index) -> None:
+    await fill(index)
+    page = await index.documents(
+        "docs", filter_=Filter(must=[HasId(["cat"])]), limit=1, offset=None, view=DocumentView(text=False)
+    )
+    assert page.documents == [Document("cat", "Cats", "", DOCUMENTS[0].metadata)]
+    found = await index.nearest(
+        "docs",
+        embed_words("cat mat"),
+        limit=1,
+        filter_=NO_FILTER,
+        view=DocumentView(metadata=False),
+        min_score=None,
+        ef=None,
+        exact=False,
+    )
+    assert found[0].document.metadata == {}
+    assert found[0].document.text
+
+
+@pytest.mark.parametrize(
+    ("condition", "expected"),
+    [
+        (Match("year", [1999, 2010]), ["cat", "fox"]),
+        (Match("year", [2005]), ["dog"]),
+        (Match("tags", ["fur"]), ["cat"]),
+        (Match("author.name", ["Ann", "Bob"]), ["dog"]),
+        (Match("open", [True]), ["cat"]),
+        (Match("open", [True, False]), ["cat", "dog"]),
+        (Range("year", at_least=2005, less_than=2010), ["dog"]),
+        (Range("year", more_than=2005), ["fox"]),
+        (Range("score", at_most=0.5), ["ün/ï çødé #1?"]),
+        (TimeRange("seen", start=datetime(2020, 5, 1, tzinfo=UTC)), ["fox"]),
+        (TimeRange("seen", end=datetime(2020, 5, 1, tzinfo=UTC)), []),
+        (Exists("tags"), ["cat"]),
+        (Exists("nothing"), []),
+        (HasId(["dog", "unknown"]), ["dog"]),
+        (Filter(should=[Match("year", [1999]), Exists("author.name")]), ["cat", "dog"]),
+    ],
+)
+async def test_filters_let_through_what_they_should(index: Index, condition: Condition, expected: list[str]) -> None:
+    await fill(index)
+    every = sorted(document.id for document in DOCUMENTS)
+    assert await listed(index, Filter(must=[condition])) == expected
+    assert await listed(index, Filter(must_not=[condition])) == [id_ for id_ in every if id_ not in expected]
+
+
+async def test_pages_cover_every_document_once(index: Index) -> None:
+    many = [Document(f"d{i}", text=f"text {i}") for i in range(25)]
+    await fill(index, many)
+    seen: list[str] = []
+    offset = None
+    while True:
+        page = await index.documents("docs", filter_=NO_FILTER, limit=10, offset=offset, view=WHOLE_DOCUMENT)
+        seen += [document.id for document in page.documents]
+        offset = page.next_offset
+        if offset is None:
+            break
+        assert len(page.documents) == 10
+    assert sorted(seen) == sorted(document.id for document in many)
+
+
+async def test_deleting_counts_what_was_there(index: Index) -> None:
+    await fill(index)
+    assert await index.delete_documents("docs", ["cat", "cat", "unknown"]) == 1
+    assert await index.delete_documents("docs", ["cat"]) == 0
+    assert await index.delete_matching("docs", Filter(must=[Range("year", at_least=2005)])) == 2
+    assert await listed(index) == ["ün/ï çødé #1?"]
+
+
+async def test_an_index_that_is_not_there_is_unavailable() -> None:
+    client = QdrantIndex(host="127.0.0.1", port=1, timeout_seconds=5, max_message_bytes=1024 * 1024)
+    with pytest.raises(Unavailable, match="index cannot be reached"):
+        await client.collection_names()
+    await client.close()
