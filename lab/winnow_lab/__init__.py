@@ -1,0 +1,1 @@
+"""Measures Winnow: benchmarks of its speed, and the quality of its rankings."""
