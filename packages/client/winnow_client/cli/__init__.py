@@ -1,0 +1,1 @@
+"""The `winnow` command. Each command is loaded only when it is called."""

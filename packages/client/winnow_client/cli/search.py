@@ -1,0 +1,124 @@
+"""`winnow search`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from winnow_client.cli.connection import Connection, connection_options, pass_connection
+from winnow_client.cli.output import console, emit, millis, printable, snippet, table
+from winnow_client.cli.where import WHERE_HELP, WhereType, parse_where
+from winnow_client.searching import RankingPolicy, SearchMode, SearchResult, StageResult
+
+_COUNT = click.IntRange(1, 1000)
+_MODES = [mode.value for mode in SearchMode if mode is not SearchMode.UNKNOWN]
+
+
+@click.command(
+    epilog="\b\nExamples:\n  winnow search docs 'how do I open a file?'\n"
+    "  winnow search docs 'graph search' --where 'year>=2016' --limit 3 --json"
+)
+@click.argument("collection")
+@click.argument("query")
+@click.option("--limit", type=_COUNT, default=10, show_default=True, help="Hits to show.")
+@click.option(
+    "--mode",
+    type=click.Choice(_MODES),
+    default=SearchMode.TWO_STAGE.value,
+    show_default=True,
+    help="Which stages answer. A gateway may not offer all of them, and says so.",
+)
+@click.option("--depth", type=_COUNT, help="Candidates to rerank.  [default: the gateway's, 100]")
+@click.option("--where", multiple=True, type=WhereType(), help=WHERE_HELP)
+@click.option("--ef", type=click.IntRange(1, 4096), help="Candidates that HNSW considers: more is better and slower.")
+@click.option("--exact", is_flag=True, help="Compare with every vector instead of walking the graph.")
+@click.option(
+    "--ranking",
+    type=click.Choice([policy.value for policy in RankingPolicy if policy is not RankingPolicy.UNKNOWN]),
+    help="Order reranked hits by the reranker alone, or mixed.  [default: as its model recommends]",
+)
+@click.option("--min-score", "--min-retrieval-score", type=float, help="Least score of retrieval.")
+@click.option("--min-rerank-score", type=float, help="Least score of reranking, for hits that were reranked.")
+@connection_options()
+@pass_connection
+def search(
+    connection: Connection,
+    *,
+    collection: str,
+    query: str,
+    limit: int,
+    mode: str,
+    depth: int | None,
+    where: tuple[str, ...],
+    ef: int | None,
+    exact: bool,
+    ranking: str | None,
+    min_score: float | None,
+    min_rerank_score: float | None,
+) -> None:
+    """Search COLLECTION for QUERY; a QUERY of - is read from standard input.
+
+    Shows, for each hit, its rank and score after retrieval and after reranking, and where the time went.
+    """
+    if query == "-":
+        try:
+            query = sys.stdin.buffer.read().decode()
+        except UnicodeDecodeError as error:
+            context = click.get_current_context()
+            raise click.UsageError("the query on standard input is not UTF-8.", context) from error
+    with connection.client() as client:
+        result = client.search(
+            collection,
+            query,
+            limit=limit,
+            mode=SearchMode(mode),
+            depth=depth,
+            where=parse_where(where),
+            ef=ef,
+            exact=exact,
+            ranking_policy=RankingPolicy(ranking) if ranking else None,
+            min_retrieval_score=min_score,
+            min_rerank_score=min_rerank_score,
+        )
+    if connection.machine:
+        emit(result)
+    else:
+        show(result, query=query)
+
+
+def show(result: SearchResult, *, query: str) -> None:
+    """Writes a search result for people."""
+    from rich.text import Text
+
+    out = console()
+    if not result.hits:
+        out.print("Nothing was found.")
+    else:
+        hits = table("#", "document", "retrieved", "reranked", right=("#", "retrieved", "reranked"))
+        for hit in result.hits:
+            document = Text(printable(hit.document.title or hit.document.id).replace("\n", " "), style="bold")
+            if hit.document.title:
+                document.append(f"  {printable(hit.document.id)}", style="not bold dim")
+            if excerpt := snippet(hit.document.text, query):
+                document.append(f"\n{excerpt}", style="not bold")
+            hits.add_row(str(hit.rank), document, _place(hit.retrieval), _place(hit.rerank))
+        out.print(hits)
+    out.print(timing_line(result))
+    for degradation in result.degradations:
+        out.print(Text(f"Less than asked for: {printable(degradation.message)} ({degradation.reason})", style="yellow"))
+
+
+def timing_line(result: SearchResult) -> str:
+    """Where the time of a search went, in one line."""
+    timing = result.timing
+    stages = [("embed", timing.embed_micros), ("retrieve", timing.retrieve_micros), ("rerank", timing.rerank_micros)]
+    spent = ", ".join(f"{name} {millis(micros)}" for name, micros in [*stages, ("gateway", timing.gateway_micros)])
+    return (
+        f"{result.mode.value}: {result.candidate_count} candidates, {result.reranked_count} reranked, "
+        f"{millis(timing.total_micros)} ({spent})"
+    )
+
+
+def _place(stage: StageResult | None) -> str:
+    return "" if stage is None else f"{stage.rank:>3}  {stage.score:8.4f}"

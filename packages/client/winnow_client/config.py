@@ -1,0 +1,41 @@
+"""How a client reaches the gateway and behaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from winnow_client import addresses
+from winnow_rpc.calling import Retries
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestConfig:
+    """How documents are put into messages, and how many may be under way."""
+
+    batch_count: int = 64
+    """Documents per message at most, 1 to 1,000."""
+    batch_bytes: int = 1024 * 1024
+    """Bytes of documents per message at most; a document larger than this travels alone."""
+    max_document_bytes: int = 4 * 1024 * 1024
+    """A larger document is refused here, because a gateway would refuse the whole stream. Its own limits are lower."""
+    max_outstanding_count: int = 1024
+    """No more documents are sent while this many wait for their acknowledgement, or for the caller to take it."""
+    linger_seconds: float = 0.05
+    """How long a message that is not full waits for more documents."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClientConfig:
+    """How a client reaches the gateway and behaves."""
+
+    target: str = addresses.GATEWAY
+    """gRPC target: "host:port", or "dns:///name:port" for all addresses of a name."""
+    timeout_seconds: float | None = 30.0
+    """Time for a call, unless the call says otherwise; None: no limit. `ingest` has no limit of its own."""
+    retries: Retries = field(default_factory=Retries)
+    """How to repeat calls that ended with UNAVAILABLE, inside the same time limit; only those that can do no harm
+    twice: all but creating and deleting a collection, and ingesting."""
+    max_message_bytes: int = 32 * 1024 * 1024
+    """Largest message taken or sent, in bytes."""
+    ingest: IngestConfig = field(default_factory=IngestConfig)
+    """How documents are put into messages."""

@@ -1,0 +1,156 @@
+"""What a search can be told, and what it answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from winnow_client.documents import Document
+
+
+class SearchMode(StrEnum):
+    """Which stages answer a query."""
+
+    UNKNOWN = "unknown"
+    """The gateway said something that this version does not know."""
+    RETRIEVE = "retrieve"
+    """Vectors alone."""
+    TWO_STAGE = "two-stage"
+    """Vectors find the candidates, the cross-encoder orders them."""
+    EXHAUSTIVE = "exhaustive"
+    """The cross-encoder over every document of a small collection."""
+    LEXICAL = "lexical"
+    """BM25 alone."""
+    AUTO = "auto"
+    """The gateway chooses, and says which and why."""
+
+
+class RankingPolicy(StrEnum):
+    """How reranked candidates are ordered."""
+
+    UNKNOWN = "unknown"
+    """The gateway said something that this version does not know."""
+    RERANKER = "reranker"
+    """By the reranker's score alone."""
+    MIXED = "mixed"
+    """By ranks of both stages mixed."""
+
+
+class DegradationKind(StrEnum):
+    """A way in which an answer is less than what was asked for."""
+
+    UNKNOWN = "unknown"
+    """The gateway said something that this version does not know."""
+    RERANK_PARTIAL = "rerank-partial"
+    """The reranker's time ran out before all candidates were scored."""
+    RERANK_SKIPPED = "rerank-skipped"
+    """Nothing was reranked; the order is that of retrieval."""
+    EMBEDDER_UNAVAILABLE = "embedder-unavailable"
+    """The query could not be embedded; BM25 alone answered."""
+    INDEX_PARTIAL = "index-partial"
+    """Part of the index did not answer."""
+    QUERY_TRUNCATED = "query-truncated"
+    """The query was longer than a model reads, and was cut."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankMixing:
+    """Mixing of two orders by weighted reciprocal rank fusion.
+
+    A document's mixed score is retrieval_weight / (k + its retrieval rank) + rerank_weight / (k + its reranking rank).
+    """
+
+    k: float
+    """The constant k, at least 1."""
+    retrieval_weight: float
+    """Weight of the retrieval order, 0 or more."""
+    rerank_weight: float
+    """Weight of the reranked order, above 0."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageResult:
+    """A document's place after one stage."""
+
+    score: float
+    """The stage's own score; scores of different stages cannot be compared."""
+    rank: int
+    """Its rank by that score, from 1."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hit:
+    """One document found."""
+
+    document: Document
+    """The document, as far as it was asked for."""
+    rank: int
+    """Position in the answer, from 1."""
+    score: float
+    """The score that placed it: of retrieval, of the reranker, or mixed."""
+    retrieval: StageResult | None
+    """Its place after retrieval."""
+    rerank: StageResult | None
+    """Its place after reranking; None if it was not reranked."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchTiming:
+    """Where a search's time went, in microseconds. Stages that did not run are 0."""
+
+    total_micros: int
+    """From the arrival of the request until its answer was ready."""
+    embed_micros: int
+    """Embedding the query, as the gateway waited for it."""
+    retrieve_micros: int
+    """Retrieving candidates, as the gateway waited for it."""
+    rerank_micros: int
+    """Reranking, as the gateway waited for it."""
+    gateway_micros: int
+    """The rest: the gateway's own work."""
+    embed_inference_micros: int
+    """Model time within `embed_micros`."""
+    rerank_inference_micros: int
+    """Model time within `rerank_micros`."""
+    embed_token_count: int
+    """Tokens that the embedder read."""
+    rerank_token_count: int
+    """Tokens that the reranker read."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Degradation:
+    """A way in which an answer is less than what was asked for."""
+
+    kind: DegradationKind
+    """What kind."""
+    reason: str
+    """A stable code in capitals, for machines."""
+    message: str
+    """One sentence for a person."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchResult:
+    """The answer to a search, and how it came about."""
+
+    hits: tuple[Hit, ...]
+    """The hits, best first. Reranked ones come before those that were not."""
+    mode: SearchMode
+    """The mode that ran."""
+    mode_reason: str
+    """Why this mode ran, for a person."""
+    candidate_count: int
+    """Candidates that retrieval returned."""
+    reranked_count: int
+    """Candidates that the reranker scored."""
+    timing: SearchTiming
+    """Where the time went."""
+    degradations: tuple[Degradation, ...]
+    """In what the answer is less than what was asked for; empty when all went to plan."""
+    embedder_fingerprint: str
+    """Fingerprint of the model that embedded the query."""
+    reranker_fingerprint: str
+    """Fingerprint of the model that reranked; empty if nothing was."""
+    mixing: RankMixing | None
+    """The mixing that ordered the reranked hits; None if the reranker's score alone did, or nothing was reranked."""
