@@ -1,7 +1,7 @@
 """An embedder, a reranker and an index in memory, with switches to make them fail.
 
 The embedder hashes words into a small vector, so texts that share words are near; the reranker counts shared ones.
-Both are deterministic. The index obeys the suite in tests/contract/gateway/test_index_port.py together with the real one.
+The embedder hashes words into a small vector, so texts that share words are near; the reranker counts words in common.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ import asyncio
 import hashlib
 import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
 from winnow_gateway.collections import Collection, CollectionSpec, EmbedderModel, IndexState, Similarity
-from winnow_gateway.documents import Document, DocumentView, Json, StoredDocument, point_id
+from winnow_gateway.documents import Document, DocumentView, Json, StoredDocument, point_id, split_text
 from winnow_gateway.filters import Condition, Exists, Filter, HasId, Match, Range, TimeRange
 from winnow_gateway.ordering import Mixing
 from winnow_gateway.ports import Candidate, EmbeddedTexts, Page, Point, RerankedBatch, RerankerModel
@@ -157,6 +157,10 @@ class FakeIndex:
         found = self._find(name).points.get(document_id)
         return StoredDocument(found[0].document, found[0].content_hash, found[1]) if found else None
 
+    async def texts(self, name: str, document_ids: Sequence[str]) -> Mapping[str, str]:
+        points = self._find(name).points
+        return {id_: points[id_][0].document.text for id_ in document_ids if id_ in points}
+
     async def documents(
         self, name: str, *, filter_: Filter, limit: int, offset: str | None, view: DocumentView
     ) -> Page:
@@ -188,7 +192,7 @@ class FakeIndex:
         timeout: float | None = None,
     ) -> Sequence[Candidate]:
         found = [
-            Candidate(_seen(point.document, view), float(point.vector @ vector))
+            _candidate(_seen(point.document, view), float(point.vector @ vector))
             for point, _ in self._find(name).points.values()
             if satisfies(point.document, filter_)
         ]
@@ -244,6 +248,11 @@ def _values(document: Document, key: str) -> list[Json]:
     for part in key.split("."):
         value = value.get(part) if isinstance(value, dict) else None
     return value if isinstance(value, list) else [value]
+
+
+def _candidate(document: Document, score: float) -> Candidate:
+    head, rest = split_text(document.text)
+    return Candidate(replace(document, text=head), score, head_only=bool(rest))
 
 
 def _seen(document: Document, view: DocumentView) -> Document:

@@ -57,6 +57,20 @@ WHOLE_DOCUMENT = DocumentView()
 """Everything of a document."""
 
 
+HEAD_BYTES = 16 * 1024
+"""How much of a text is read for every candidate of a search: more than any model here reads (512 tokens)."""
+
+
+def split_text(text: str) -> tuple[str, str]:
+    """The head of a text, at most HEAD_BYTES of UTF-8, and the rest."""
+    encoded = text.encode()
+    if len(encoded) <= HEAD_BYTES:
+        return text, ""
+    # A character that the cut would split goes to the rest whole.
+    head = encoded[:HEAD_BYTES].decode(errors="ignore")
+    return head, text[len(head) :]
+
+
 def point_id(document_id: str, passage: int = 0) -> str:
     """The point of the index that holds a passage of a document: a UUID, the same on every machine and at every time.
 

@@ -61,6 +61,9 @@ class IngestLimits:
 
     group_size: int = 64
     """Documents embedded and written together, at most."""
+    group_bytes: int = 4 * 1024 * 1024
+    """Text of one group, at most, so that it fits into one message to the embedder and to the index; a longer document
+    travels alone."""
     groups_in_flight: int = 4
     """Groups being embedded or waiting to be written."""
     read_ahead: int = 256
@@ -146,19 +149,16 @@ class IngestRun:
 
     async def _form_groups(self) -> None:
         previous: _Group | None = None
-        ended = False
-        while not ended:
-            first = await self._offered.get()
-            if first is _END:
-                break
-            entries = [first]
-            while len(entries) < self._limits.group_size:
-                try:
-                    entry = self._offered.get_nowait()
-                except asyncio.QueueEmpty:
-                    break
+        entry = await self._offered.get()
+        while entry is not _END:
+            entries, size = [entry], _size(entry)
+            # What is there already joins; what has not arrived is not waited for.
+            while not self._offered.empty() and len(entries) < self._limits.group_size:
+                entry = self._offered.get_nowait()
                 if entry is _END:
-                    ended = True
+                    break
+                size += _size(entry)
+                if size > self._limits.group_bytes:
                     break
                 entries.append(entry)
             group = self._register(entries)
@@ -167,6 +167,8 @@ class IngestRun:
             # Waits while too many groups are on their way: this is what slows the reading down.
             await self._outgoing.put(task)
             previous = group
+            if entry is entries[-1]:
+                entry = await self._offered.get()
         await self._outgoing.put(None)
 
     def _register(self, entries: list[tuple[int, Offered]]) -> _Group:
@@ -260,6 +262,11 @@ class IngestRun:
             with attempt:
                 return await operation()
         raise AssertionError("unreachable: the last attempt raises")  # pragma: no cover
+
+
+def _size(entry: tuple[int, Offered]) -> int:
+    document = entry[1].document
+    return 4 * len(document.text) if document else 0
 
 
 def _log_wait(state: tenacity.RetryCallState) -> None:

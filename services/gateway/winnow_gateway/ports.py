@@ -67,8 +67,11 @@ class Candidate:
     """A document that retrieval found."""
 
     document: Document
+    """As far as the view asked for; of a long text the head alone (`documents.split_text`)."""
     score: float
     """Higher is nearer, whatever the measure: distances come negated."""
+    head_only: bool = False
+    """True if there is more of the text: `Index.texts` has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +145,17 @@ class Index(Protocol):
         """One document, None if it is not there."""
         ...
 
+    async def texts(self, name: str, document_ids: Sequence[str]) -> Mapping[str, str]:
+        """The whole text of each of the documents that is there."""
+        ...
+
     async def documents(
         self, name: str, *, filter_: Filter, limit: int, offset: str | None, view: DocumentView
     ) -> Page:
-        """Documents in the index's own stable order, from an offset that an earlier page gave."""
+        """Documents in the index's own stable order, from an offset that an earlier page gave.
+
+        There may be fewer than `limit` on a page that is not the last, if they are large.
+        """
         ...
 
     async def delete_documents(self, name: str, document_ids: Sequence[str]) -> int:

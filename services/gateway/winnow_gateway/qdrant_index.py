@@ -20,7 +20,7 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 
 from winnow_gateway.collection_metadata import read_spec, write_spec
 from winnow_gateway.collections import Collection, CollectionSpec, IndexState, MetadataType, Similarity
-from winnow_gateway.documents import Document, DocumentView, StoredDocument, point_id
+from winnow_gateway.documents import Document, DocumentView, StoredDocument, point_id, split_text
 from winnow_gateway.filters import Filter
 from winnow_gateway.ports import Candidate, Page, Point
 from winnow_gateway.qdrant_filters import METADATA, metadata_key, qdrant_filter
@@ -156,14 +156,7 @@ class QdrantIndex:
             models.PointStruct(
                 id=point_id(point.document.id),
                 vector={VECTOR: point.vector.tolist()},
-                payload={
-                    "document_id": point.document.id,
-                    "title": point.document.title,
-                    "text": point.document.text,
-                    METADATA: dict(point.document.metadata),
-                    "content_hash": point.content_hash,
-                    "updated": now,
-                },
+                payload={**_payload(point.document), "content_hash": point.content_hash, "updated": now},
             )
             for point in points
         ]
@@ -179,19 +172,34 @@ class QdrantIndex:
         payload = records[0].payload or {}
         return StoredDocument(_document(payload), payload["content_hash"], datetime.fromisoformat(payload["updated"]))
 
+    async def texts(self, name: str, document_ids: Sequence[str]) -> Mapping[str, str]:
+        """The whole text of each of the documents that is there."""
+        async with self._asking(name):
+            records = await self._client.retrieve(
+                name, [point_id(id_) for id_ in document_ids], with_payload=["document_id", "text", "text_rest"]
+            )
+        found = [_document(record.payload or {}) for record in records]
+        return {document.id: document.text for document in found}
+
     async def documents(
         self, name: str, *, filter_: Filter, limit: int, offset: str | None, view: DocumentView
     ) -> Page:
         """Documents in the order of their points, from an offset that an earlier page gave."""
-        async with self._asking(name):
-            records, following = await self._client.scroll(
-                name,
-                scroll_filter=qdrant_filter(filter_),
-                limit=limit,
-                offset=offset,
-                with_payload=_selector(view),
-                with_vectors=False,
-            )
+        try:
+            async with self._asking(name):
+                records, following = await self._client.scroll(
+                    name,
+                    scroll_filter=qdrant_filter(filter_),
+                    limit=limit,
+                    offset=offset,
+                    with_payload=[*_selector(view), "text_rest"] if view.text else _selector(view),
+                    with_vectors=False,
+                )
+        except ResourceExhausted:
+            if limit == 1:
+                raise
+            # So many large texts do not fit into one message; a page may be shorter than asked for.
+            return await self.documents(name, filter_=filter_, limit=limit // 2, offset=offset, view=view)
         return Page(
             [_document(record.payload or {}) for record in records],
             str(following) if following is not None else None,
@@ -244,7 +252,11 @@ class QdrantIndex:
                 with_payload=_selector(view),
             )
         candidates = [
-            Candidate(_document(point.payload or {}), -point.score if negated else point.score)
+            Candidate(
+                _document(point.payload or {}),
+                -point.score if negated else point.score,
+                head_only=(point.payload or {}).get("text_is_long", False),
+            )
             for point in found.points
         ]
         return sorted(candidates, key=lambda candidate: (-candidate.score, candidate.document.id))
@@ -306,11 +318,18 @@ def _no_collection(name: str) -> NotFound:
     return NotFound(f"there is no collection {name!r}", reason="NO_COLLECTION", metadata={"collection": name})
 
 
+def _payload(document: Document) -> dict[str, Any]:
+    head, rest = split_text(document.text)
+    payload = {"document_id": document.id, "title": document.title, "text": head, METADATA: dict(document.metadata)}
+    # Apart, so that a hundred candidates of a search need not carry a hundred long texts.
+    return {**payload, "text_is_long": True, "text_rest": rest} if rest else payload
+
+
 def _document(payload: Mapping[str, Any]) -> Document:
     return Document(
         id=payload["document_id"],
         title=payload.get("title", ""),
-        text=payload.get("text", ""),
+        text=payload.get("text", "") + payload.get("text_rest", ""),
         metadata=payload.get(METADATA, {}),
     )
 
@@ -318,7 +337,7 @@ def _document(payload: Mapping[str, Any]) -> Document:
 def _selector(view: DocumentView) -> list[str]:
     chosen = ["document_id", "title"]
     if view.text:
-        chosen.append("text")
+        chosen += ["text", "text_is_long"]
     if view.metadata:
         chosen.append(METADATA)
     return chosen

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from winnow_gateway.catalog import Catalog
@@ -150,6 +150,9 @@ class Searcher:
             min_rerank_score=query.min_rerank_score,
         )
         hits = [Hit(candidates[place.position].document, place) for place in placed[: query.limit]]
+        long = [hit.document.id for hit in hits if candidates[hit.place.position].head_only]
+        if long and query.view.text:
+            hits = await self._with_whole_texts(query, hits, long, timing)
         timing.total_micros = self._micros_since(began)
         return SearchOutcome(
             hits=hits,
@@ -202,6 +205,17 @@ class Searcher:
             raise
         timing.retrieve_micros = self._micros_since(entered)
         return candidates
+
+    async def _with_whole_texts(
+        self, query: SearchQuery, hits: Sequence[Hit], long: Sequence[str], timing: SearchTiming
+    ) -> list[Hit]:
+        entered = self._clock()
+        texts = await self._index.texts(query.collection, long)
+        timing.retrieve_micros += self._micros_since(entered)
+        # One that was deleted meanwhile keeps its head.
+        return [
+            Hit(replace(hit.document, text=texts.get(hit.document.id, hit.document.text)), hit.place) for hit in hits
+        ]
 
     async def _rerank(
         self,

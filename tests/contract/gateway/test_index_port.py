@@ -49,7 +49,7 @@ async def index(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     server = RunningServer(open_service(settings), settings)
     await server.start()
     host, _, port = server.address.rpartition(":")
-    client = QdrantIndex(host=host, port=int(port), timeout_seconds=10, max_message_bytes=32 * 1024 * 1024)
+    client = QdrantIndex(host=host, port=int(port), timeout_seconds=10, max_message_bytes=3 * 1024 * 1024)
     try:
         yield client
     finally:
@@ -247,6 +247,47 @@ async def test_deleting_counts_what_was_there(index: Index) -> None:
     assert await index.delete_documents("docs", ["cat"]) == 0
     assert await index.delete_matching("docs", Filter(must=[Range("year", at_least=2005)])) == 2
     assert await listed(index) == ["ün/ï çødé #1?"]
+
+
+async def test_of_a_long_text_a_candidate_has_the_head_and_the_index_the_whole(index: Index) -> None:
+    long = Document("long", text="é" * 20_000)
+    await fill(index, [long, DOCUMENTS[0]])
+    found = await index.nearest(
+        "docs",
+        embed_words(long.passage),
+        limit=2,
+        filter_=NO_FILTER,
+        view=WHOLE_DOCUMENT,
+        min_score=None,
+        ef=None,
+        exact=False,
+    )
+    assert [(each.document.id, each.head_only) for each in found] == [("long", True), ("cat", False)]
+    assert found[0].document.text == "é" * 8192
+    assert await index.texts("docs", ["long", "cat", "unknown"]) == {"long": long.text, "cat": DOCUMENTS[0].text}
+    stored = await index.document("docs", "long")
+    assert stored
+    assert stored.document == long
+    page = await index.documents(
+        "docs", filter_=Filter(must=[HasId(["long"])]), limit=5, offset=None, view=WHOLE_DOCUMENT
+    )
+    assert page.documents == [long]
+
+
+async def test_a_page_of_texts_too_large_for_one_message_is_shorter(index: Index) -> None:
+    large = [Document(f"d{i}", text=chr(97 + i) * 1_000_000) for i in range(5)]
+    await index.create_collection(SPEC)
+    for each in large:
+        await index.upsert("docs", [Point(each, each.content_hash, embed_words("x"))])
+    seen: list[Document] = []
+    offset = None
+    while True:
+        page = await index.documents("docs", filter_=NO_FILTER, limit=5, offset=offset, view=WHOLE_DOCUMENT)
+        seen += page.documents
+        offset = page.next_offset
+        if offset is None:
+            break
+    assert sorted(seen, key=lambda each: each.id) == large
 
 
 async def test_an_index_that_is_not_there_is_unavailable() -> None:

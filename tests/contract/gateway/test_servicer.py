@@ -369,6 +369,16 @@ async def test_a_filter_and_a_view_hold_for_searches(gateway: Gateway) -> None:
     assert all(gateway.reranker.passages), "the reranker needs the texts even when the caller does not"
 
 
+async def test_a_hit_has_its_whole_text_however_long(gateway: Gateway) -> None:
+    await gateway.stub.CreateCollection(c.CreateCollectionRequest(name="docs"))
+    await ingest(gateway, [d.Document(id="long", text="cat " * 10_000)])
+    response = await gateway.stub.Search(search())
+    assert response.hits[0].document.text == "cat " * 10_000
+    assert len(gateway.reranker.passages[0].encode()) == 16 * 1024
+    response = await gateway.stub.Search(search(view=d.DocumentView(omit_text=True)))
+    assert response.hits[0].document.text == ""
+
+
 async def test_least_scores_are_kept_per_stage(gateway: Gateway) -> None:
     await fill(gateway)
     assert (await gateway.stub.Search(search(min_retrieval_score=2.0))).candidate_count == 0

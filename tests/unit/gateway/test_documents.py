@@ -5,7 +5,7 @@ import uuid
 import hypothesis.strategies as st
 from hypothesis import given
 
-from winnow_gateway.documents import Document, point_id
+from winnow_gateway.documents import HEAD_BYTES, Document, point_id, split_text
 
 text = st.text(st.characters(codec="utf-8"), max_size=50)
 
@@ -42,3 +42,12 @@ def test_the_order_of_metadata_keys_does_not_matter() -> None:
 def test_the_models_read_title_and_text() -> None:
     assert Document("a", "Title", "Text").passage == "Title\nText"
     assert Document("a", "", "Text").passage == "Text"
+
+
+@given(st.text(st.characters(codec="utf-8")), st.integers(HEAD_BYTES - 8, HEAD_BYTES + 8))
+def test_a_text_is_split_between_characters_and_loses_nothing(tail: str, padding: int) -> None:
+    whole = "x" * padding + tail
+    head, rest = split_text(whole)
+    assert head + rest == whole
+    assert len(head.encode()) <= HEAD_BYTES
+    assert not rest or len((head + rest[0]).encode()) > HEAD_BYTES

@@ -146,6 +146,15 @@ async def test_a_fault_that_waiting_does_not_mend_ends_the_stream_at_once(bench:
         await bench.ingest(numbered(3))
 
 
+async def test_groups_stay_small_enough_for_a_message(bench: Bench) -> None:
+    sizes = [10, 10, 10, 500, 10, 10, 10, 10, 10]
+    documents = [Document(f"d{i}", text=chr(97 + i) * size) for i, size in enumerate(sizes)]
+    limits = IngestLimits(group_size=4, group_bytes=100, groups_in_flight=2)
+    acknowledged = await bench.ingest(documents, limits=limits)
+    assert [each.sequence for each in acknowledged] == list(range(len(sizes)))
+    assert bench.index.upserts == [["d0", "d1"], ["d2"], ["d3"], ["d4", "d5"], ["d6", "d7"], ["d8"]]
+
+
 async def test_a_fault_of_the_callers_stream_comes_after_the_acknowledgements_before_it(bench: Bench) -> None:
     await bench.index.create_collection(bench.spec)
 
