@@ -111,7 +111,9 @@ async def _ingest(client: AsyncQdrantClient, vectors: Vectors, advance: Callable
         for start in starts:
             rows = vectors[start : start + _BATCH]
             points = [
-                models.PointStruct(id=start + n, vector={"dense": row.tolist()}, payload={"group": (start + n) % 10})
+                models.PointStruct(
+                    id=start + n, vector={"dense": row.tolist()}, payload={"document": f"d{(start + n) // 4}"}
+                )
                 for n, row in enumerate(rows)
             ]
             await client.upsert(_NAME, points, wait=True)
@@ -139,7 +141,7 @@ async def _build(client: AsyncQdrantClient, queries: Vectors) -> dict[str, Any]:
 
     def write() -> Awaitable[Any]:
         vector = {"dense": chooser.choice(queries).tolist()}
-        point = models.PointStruct(id=chooser.randrange(1000), vector=vector, payload={"group": 1})
+        point = models.PointStruct(id=chooser.randrange(1000), vector=vector, payload={"document": "d0"})
         return client.upsert(_NAME, [point], wait=True)
 
     began = time.perf_counter()
@@ -211,7 +213,7 @@ async def _measure(data: Path, options: IndexBenchOptions, progress: Progress) -
             vectors_config={"dense": models.VectorParams(size=options.dimension, distance=models.Distance.COSINE)},
             optimizers_config=models.OptimizersConfigDiff(indexing_threshold=0),
         )
-        await client.create_payload_index(_NAME, "group", models.PayloadSchemaType.INTEGER, wait=True)
+        await client.create_payload_index(_NAME, "document", models.PayloadSchemaType.KEYWORD, wait=True)
         task = progress.add_task("ingest", total=options.points)
         rate = await _ingest(client, vectors, lambda count: progress.advance(task, count))
         results["ingest_points_per_second"] = round(rate)

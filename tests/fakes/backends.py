@@ -1,7 +1,6 @@
 """An embedder, a reranker and an index in memory, with switches to make them fail.
 
 The embedder hashes words into a small vector, so texts that share words are near; the reranker counts shared ones.
-The embedder hashes words into a small vector, so texts that share words are near; the reranker counts words in common.
 """
 
 from __future__ import annotations
