@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeAlias
@@ -76,8 +77,10 @@ def _streaming(behaviour: Any, method: str, offered: str | None) -> Any:
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         watch = _Watch(method, offered, context)
         try:
-            async for response in behaviour(request, context):
-                yield response
+            # Closed at once when the caller goes away, not when the garbage collector comes by.
+            async with contextlib.aclosing(behaviour(request, context)) as responses:
+                async for response in responses:
+                    yield response
         except BaseException as error:
             await watch.failed(error)
             raise

@@ -98,7 +98,7 @@ def gather(progress: Callable[[int, int], None] = lambda done, total: None) -> I
         origin = str(getattr(thing, "__module__", None) or module_name)
         kind = "class" if inspect.isclass(thing) else "function"
         full = f"{module_name}.{member}"
-        if _own_docstring(thing):
+        if _docstring(thing):
             yield record(full, module=module_name, kind=kind, origin=origin, thing=thing)
         if inspect.isclass(thing):
             for name, attribute in _methods(thing, found):
@@ -116,7 +116,7 @@ def record(name: str, *, module: str, kind: str, origin: str, thing: object) -> 
         "kind": kind,
         "origin": origin,
         "signature": "" if kind in ("module", "property") else _signature(thing),
-        "docstring": str(thing.__doc__),
+        "docstring": _docstring(thing),
     }
 
 
@@ -209,11 +209,13 @@ def _unwrapped(thing: Any) -> Any:
         return thing
 
 
-def _own_docstring(thing: Any) -> bool:
-    """Whether it has a docstring that it did not inherit."""
-    if inspect.isclass(thing):
-        return isinstance(vars(thing).get("__doc__"), str) or (thing is type)
-    return isinstance(thing.__doc__, str)
+def _docstring(thing: Any) -> str:
+    """What it says of itself; nothing that it inherited. A class may do that where it is initialized."""
+    if not inspect.isclass(thing):
+        return thing.__doc__ if isinstance(thing.__doc__, str) else ""
+    initialize = vars(thing).get("__init__")
+    own = (vars(thing).get("__doc__"), initialize.__doc__ if isinstance(initialize, types.FunctionType) else None)
+    return "\n\n".join(inspect.cleandoc(part) for part in own if isinstance(part, str))
 
 
 def _signature(thing: Any) -> str:

@@ -1,0 +1,129 @@
+"""A loaded bi-encoder that many callers share: texts in, vectors out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from winnow_inference.engines.base import Engine, EngineDescription
+from winnow_inference.engines.torch_engines import TorchBiEncoder
+from winnow_inference.loading import LoadedBiEncoder
+from winnow_inference.queueing import Priority
+from winnow_inference.runner import Runner, RunnerLimits
+from winnow_inference.sequences import Matrix
+from winnow_inference.tokenization import TextTokenizer
+from winnow_inference.truncation import Cut, TextTruncation
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The vectors of some texts, and what they cost."""
+
+    vectors: Matrix
+    """Float32 [texts, dimensions], in the order of the texts."""
+    token_count: int
+    """Tokens that the model read, prompts and special tokens included."""
+    cuts: list[Cut]
+    """The texts that were cut."""
+    queue_micros: int
+    """From the end of tokenization until the first batch began."""
+    tokenize_micros: int
+    """Turning text into tokens."""
+    inference_micros: int
+    """Model time of the batches, shared ones counted whole."""
+
+
+class BiEncoder:
+    """Tokenizer, queue and engine of one bi-encoder. `start` it, share it, `close` it."""
+
+    def __init__(
+        self, model: LoadedBiEncoder, limits: RunnerLimits, *, make_engine: Callable[[], Engine] | None = None
+    ) -> None:
+        """`make_engine` makes what computes, anew whenever the old one is lost; by default the torch engine."""
+        self.model = model
+        """The model and all that is known of it."""
+        self._tokenizer = TextTokenizer(model.tokenizer, max_token_count=model.max_token_count)
+        self._runner = Runner(make_engine or self._torch_engine, limits)
+
+    def _torch_engine(self) -> Engine:
+        model = self.model
+        return TorchBiEncoder(
+            model.module,
+            padding=model.padding,
+            placement=model.placement,
+            width=model.dimension,
+            prompt_is_pooled=model.prompt_is_pooled,
+        )
+
+    @property
+    def engine(self) -> EngineDescription:
+        """What computes."""
+        return self._runner.description
+
+    @property
+    def limits(self) -> RunnerLimits:
+        """What may wait and run at once."""
+        return self._runner.limits
+
+    async def start(self) -> None:
+        """Makes the engine."""
+        await self._runner.start()
+
+    async def close(self) -> None:
+        """Ends everything; what waits is refused."""
+        await self._runner.close()
+        self._tokenizer.close()
+
+    async def probe(self) -> None:
+        """One small forward pass; raises if the engine cannot."""
+        await self._runner.probe()
+
+    async def embed(
+        self,
+        texts: Sequence[str],
+        *,
+        query: bool,
+        truncation: TextTruncation = TextTruncation.END,
+        dimensions: int = 0,
+        priority: Priority = Priority.INTERACTIVE,
+        deadline: float | None = None,
+        wait_for_room: bool = False,
+    ) -> Embedded:
+        """Vectors of texts, as queries or as passages.
+
+        `dimensions` keeps only the first components, brought back to length 1 if the model normalises; the caller has
+        made sure that the model was trained for it. Faults: those of `Runner.stream` and `TextTokenizer.texts`.
+        """
+        if not wait_for_room:
+            self._runner.refuse_if_full()
+        prompt = self.model.query_prompt if query else self.model.passage_prompt
+        tokenized = await self._tokenizer.texts(texts, prompt=prompt, truncation=truncation)
+        answer = await self._runner.run(
+            tokenized.sequences, priority=priority, deadline=deadline, wait_for_room=wait_for_room
+        )
+        return Embedded(
+            vectors=shortened(answer.rows, dimensions, normalized=self.model.normalized) if dimensions else answer.rows,
+            token_count=tokenized.token_count,
+            cuts=tokenized.cuts,
+            queue_micros=answer.queue_micros,
+            tokenize_micros=tokenized.micros,
+            inference_micros=answer.inference_micros,
+        )
+
+    async def count_tokens(self, texts: Sequence[str], *, query: bool) -> list[int]:
+        """Tokens of each text before any cut, prompt and special tokens included."""
+        return await self._tokenizer.counts(
+            texts, prompt=self.model.query_prompt if query else self.model.passage_prompt
+        )
+
+
+def shortened(vectors: Matrix, dimensions: int, *, normalized: bool) -> Matrix:
+    """The first components of each vector, of length 1 again if asked; a zero vector stays one."""
+    kept = vectors[:, :dimensions]
+    if not normalized:
+        return kept
+    lengths = np.linalg.norm(kept, axis=1, keepdims=True)
+    result: Matrix = (kept / np.maximum(lengths, np.finfo(np.float32).tiny)).astype(np.float32)
+    return result

@@ -1,0 +1,87 @@
+"""Puts the service together from its settings: model, queue, servicer."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import grpc
+
+from winnow.reranker.v1 import reranker_pb2_grpc as pb_grpc
+from winnow_inference.cross_encoder import CrossEncoder
+from winnow_inference.loading import LoadedCrossEncoder, load_cross_encoder
+from winnow_inference.locating import ModelFolder, locate
+from winnow_inference.runner import runner_limits
+from winnow_reranker.servicer import SERVICE_NAME, RerankerLimits, RerankerServicer
+from winnow_reranker.settings import RerankerSettings
+from winnow_rpc import telemetry
+from winnow_rpc.faults import NotFound
+from winnow_rpc.serving import Service
+
+log = telemetry.get_logger("winnow.reranker")
+
+
+async def assemble(settings: RerankerSettings) -> Service:
+    """The service, its model loaded and its engine made. Raises a Fault in one sentence if that cannot be."""
+    model = await asyncio.to_thread(load_model, settings)
+    encoder = CrossEncoder(model, runner_limits(settings, on_cpu=model.placement.device == "cpu"))
+    return await serve_with(encoder, settings)
+
+
+async def serve_with(encoder: CrossEncoder, settings: RerankerSettings) -> Service:
+    """The service over an encoder that has not been started yet."""
+    model = encoder.model
+    limits = RerankerLimits(
+        max_document_count=settings.max_document_count,
+        max_text_bytes=settings.max_text_bytes,
+        max_message_bytes=settings.max_message_bytes,
+    )
+    await encoder.start()
+    engine = encoder.engine
+    log.info(
+        "model loaded",
+        model=model.folder.id,
+        fingerprint=model.fingerprint[:12],
+        engine=engine.name,
+        device=engine.device,
+        dtype=engine.dtype,
+        threads=engine.threads,
+        labels=len(model.labels),
+        activation=model.activation_name,
+        mixing=model.mixing is not None,
+        max_tokens=model.max_token_count,
+    )
+
+    def register(server: grpc.aio.Server) -> None:
+        pb_grpc.add_RerankerServiceServicer_to_server(RerankerServicer(encoder, limits), server)
+
+    return Service(
+        name="reranker", register=register, service_names=[SERVICE_NAME], probe=encoder.probe, close=encoder.close
+    )
+
+
+def default_model() -> ModelFolder:
+    """The cross-encoder that ships in the repository, as seen from a checkout. Raises NotFound anywhere else."""
+    for above in Path(__file__).resolve().parents:
+        if (above / "models" / "reranker" / "config.json").is_file():
+            return ModelFolder(path=above / "models" / "reranker", id="models/reranker")
+    raise NotFound(
+        "no model is set and none is found beside the code: set --model or WINNOW_RERANKER_MODEL",
+        reason="MODEL_NOT_FOUND",
+    )
+
+
+def load_model(settings: RerankerSettings) -> LoadedCrossEncoder:
+    """The model that the settings name, or the one that ships with Winnow."""
+    folder = (
+        locate(settings.model, revision=settings.revision, offline=settings.offline)
+        if settings.model
+        else default_model()
+    )
+    return load_cross_encoder(
+        folder,
+        device=settings.device,
+        dtype=settings.dtype,
+        threads=settings.threads,
+        max_token_count=settings.max_token_count,
+    )

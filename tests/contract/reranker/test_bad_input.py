@@ -1,0 +1,164 @@
+"""Every refusal names the field and the limit, and harms nobody else; a caller who goes takes its work along."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from tests.contract.reranker.served import Stub, serving
+from tests.models.gated_engine import GatedEngine
+from tests.models.tiny import build_cross_encoder
+from winnow.reranker.v1 import reranker_pb2 as pb
+from winnow_inference.engines.base import EngineLost
+from winnow_inference.loading import LoadedCrossEncoder, load_cross_encoder
+from winnow_inference.locating import ModelFolder
+from winnow_rpc.faults import DeadlineExceeded, FailedPrecondition, Fault, InvalidArgument, Unavailable
+from winnow_rpc.status import fault_from_rpc_error
+
+REFUSE = pb.RerankOptions(truncation_policy=pb.TRUNCATION_POLICY_REFUSE)
+DOCUMENT_ONLY = pb.RerankOptions(truncation_policy=pb.TRUNCATION_POLICY_DOCUMENT_ONLY)
+
+
+def request(query: str = "bread", documents: list[str] | None = None, **more: Any) -> pb.RerankDocumentsRequest:
+    return pb.RerankDocumentsRequest(query=query, documents=["cheese"] if documents is None else documents, **more)
+
+
+async def refusal(call: Any) -> Fault:
+    with pytest.raises(grpc.RpcError) as refused:
+        await call
+    return fault_from_rpc_error(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("bad", "field", "says"),
+    [
+        (request(query=""), "query", "empty"),
+        (request(query=" \n\u3000"), "query", "white space"),
+        (request(query="é" * 101), "query", "202 bytes; at most 200"),
+        (request(documents=[]), "documents", "1 to 4"),
+        (request(documents=["a"] * 5), "documents", "at most 4"),
+        (request(documents=["a", "é" * 101]), "documents[1]", "202 bytes; at most 200"),
+        (request(top_count=-1), "top_count", "-1"),
+        (request(options=pb.RerankOptions(truncation_policy=9)), "options.truncation_policy", "9"),
+        (request(options=pb.RerankOptions(priority=9)), "options.priority", "9"),
+        (request(documents=["one", "one " * 40], options=REFUSE), "documents[1]", "44 tokens"),
+        (request(query="one " * 30, options=DOCUMENT_ONLY), "documents[0]", "no room"),
+    ],
+)
+async def test_a_bad_request_is_refused_by_field_and_limit_also_as_a_stream(
+    tiny_model: LoadedCrossEncoder, bad: pb.RerankDocumentsRequest, field: str, says: str
+) -> None:
+    async with serving(tiny_model, max_document_count=4, max_text_bytes=200) as (stub, _):
+        calls = [stub.RerankDocuments(bad)]
+        if not bad.top_count:
+            stream = pb.StreamRerankDocumentsRequest(query=bad.query, documents=bad.documents, options=bad.options)
+            calls.append(anext(aiter(stub.StreamRerankDocuments(stream))))
+        for call in calls:
+            fault = await refusal(call)
+            assert isinstance(fault, InvalidArgument)
+            assert fault.violations[0].field == field
+            assert says in fault.message
+        await stub.RerankDocuments(request())
+
+
+@pytest.mark.parametrize(
+    ("pairs", "options", "field"),
+    [
+        ([], None, "pairs"),
+        ([("a", "b")] * 5, None, "pairs"),
+        ([("a", "b"), ("a" * 201, "b")], None, "pairs[1].first"),
+        ([("a", "b"), ("a", "b" * 201)], None, "pairs[1].second"),
+        ([("a", "b"), ("one " * 20, "two " * 20)], REFUSE, "pairs[1]"),
+    ],
+)
+async def test_bad_pairs_are_refused_by_field(
+    tiny_model: LoadedCrossEncoder, pairs: list[tuple[str, str]], options: pb.RerankOptions | None, field: str
+) -> None:
+    async with serving(tiny_model, max_document_count=4, max_text_bytes=200) as (stub, _):
+        bad = pb.ScorePairsRequest(pairs=[pb.TextPair(first=a, second=b) for a, b in pairs], options=options)
+        fault = await refusal(stub.ScorePairs(bad))
+    assert isinstance(fault, InvalidArgument)
+    assert fault.violations[0].field == field
+
+
+async def test_another_model_than_the_one_expected_is_refused_and_both_are_named(
+    tiny: Stub, tiny_model: LoadedCrossEncoder
+) -> None:
+    fault = await refusal(tiny.RerankDocuments(request(options=pb.RerankOptions(model_fingerprint="f" * 64))))
+    assert isinstance(fault, FailedPrecondition)
+    assert fault.metadata == {"expected": "f" * 64, "loaded": tiny_model.fingerprint}
+
+
+async def test_a_model_with_several_labels_scores_pairs_but_does_not_rerank(tmp_path: Path) -> None:
+    folder = build_cross_encoder(tmp_path / "m", labels=["no", "yes"])
+    model = load_cross_encoder(ModelFolder(path=folder, id="m"), device="cpu")
+    async with serving(model) as (stub, _):
+        fault = await refusal(stub.RerankDocuments(request()))
+        await stub.ScorePairs(pb.ScorePairsRequest(pairs=[pb.TextPair(first="bread", second="cheese")]))
+    assert isinstance(fault, FailedPrecondition)
+    assert fault.reason == "MODEL_CANNOT_RERANK"
+
+
+@pytest.mark.parametrize("text", ["\x00\x01", "한국어 текст 🙂", "a" * 100_000, " "])
+async def test_odd_documents_are_scored(tiny: Stub, text: str) -> None:
+    response = await tiny.RerankDocuments(request(documents=["bread", text]))
+    assert len(response.scores) == 2
+
+
+async def test_a_cancelled_stream_drops_what_has_not_begun(tiny_model: LoadedCrossEncoder) -> None:
+    engine = GatedEngine(1)
+    async with serving(tiny_model, engine=engine, max_batch_tokens=50) as (stub, _):
+        documents = ["cheese"] * 500
+        call = stub.StreamRerankDocuments(pb.StreamRerankDocumentsRequest(query="bread", documents=documents))
+        first = await call.read()
+        assert len(first.scores) == 10
+        engine.gate.clear()
+        call.cancel()
+        await asyncio.sleep(0.3)
+        reached = engine.sequences
+        engine.gate.set()
+        await stub.RerankDocuments(request(), timeout=5)
+        assert engine.sequences == reached + 1
+        assert reached < 500
+
+
+async def test_a_deadline_in_the_middle_ends_the_call_and_the_work(tiny_model: LoadedCrossEncoder) -> None:
+    engine = GatedEngine(1)
+    async with serving(tiny_model, engine=engine, max_batch_tokens=50) as (stub, _):
+        engine.gate.clear()
+        fault = await refusal(stub.RerankDocuments(request(documents=["cheese"] * 100), timeout=0.2))
+        assert isinstance(fault, DeadlineExceeded)
+        engine.gate.set()
+        await stub.RerankDocuments(request(), timeout=5)
+        assert engine.sequences <= 11
+
+
+async def test_a_lost_engine_is_unavailable_and_health_follows_it_down_and_up(tiny_model: LoadedCrossEncoder) -> None:
+    engine = GatedEngine(1)
+
+    def lose() -> None:
+        raise EngineLost("gone")
+
+    async with serving(tiny_model, engine=engine, probe_seconds=0.05) as (stub, channel):
+        watching = health_pb2_grpc.HealthStub(channel).Watch(
+            health_pb2.HealthCheckRequest(service="winnow.reranker.v1.RerankerService"), timeout=10
+        )
+        seen = []
+        async for health in watching:
+            seen.append(health.status)
+            if len(seen) == 1:
+                engine.fail = lose
+                fault = await refusal(stub.RerankDocuments(request()))
+                assert isinstance(fault, Unavailable)
+                assert fault.retry_after is not None
+            elif len(seen) == 2:
+                engine.fail = lambda: None
+            else:
+                break
+        watching.cancel()
+        status = health_pb2.HealthCheckResponse
+        assert seen == [status.SERVING, status.NOT_SERVING, status.SERVING]
+        await stub.RerankDocuments(request())

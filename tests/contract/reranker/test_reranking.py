@@ -1,0 +1,167 @@
+"""Scores are those of CrossEncoder.predict, whatever a document is sent together with."""
+
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.contract.reranker.served import Stub, serving
+from tests.models.tiny import build_cross_encoder
+from winnow.reranker.v1 import reranker_pb2 as pb
+from winnow.reranker.v1 import reranker_pb2_grpc as pb_grpc
+from winnow_inference.loading import LoadedCrossEncoder, load_cross_encoder
+from winnow_inference.locating import ModelFolder
+
+QUERY = "which river runs through the capital of france"
+TEXT = "the river runs past a city of old stone houses under seven bridges to the sea where ships wait"
+WORDS = TEXT.split()
+DRAW = random.Random(5)
+DOCUMENTS = [
+    "",
+    "The Seine runs through Paris, the capital of France.",
+    "Bread is made of flour, water and salt.",
+    "Berlin lies on the Spree.",
+    *(" ".join(DRAW.choices(WORDS, k=count)) for count in (1, 5, 8, 8, 13, 34, 89, 233, 700)),
+]
+
+# float32 sums in another order, after a sigmoid: the padded width of a batch decides how a product is blocked.
+TOLERANCE = 1e-4
+
+
+async def rerank(stub: Stub, documents: list[str], **more: int) -> np.ndarray:
+    """Scores in the order of the documents."""
+    response = await stub.RerankDocuments(
+        pb.RerankDocumentsRequest(query=QUERY, documents=documents, **more), timeout=60
+    )
+    scores = np.full(len(documents), np.nan)
+    for document in response.scores:
+        scores[document.index] = document.score
+    return scores
+
+
+async def test_scores_are_those_of_the_library(real: Stub, real_model: LoadedCrossEncoder) -> None:
+    expected = real_model.module.predict([(QUERY, document) for document in DOCUMENTS])
+    np.testing.assert_allclose(await rerank(real, DOCUMENTS), expected, atol=TOLERANCE)
+    assert expected.argmax() == 1  # the question is answered by that document
+
+
+async def test_a_document_scores_the_same_alone_among_others_permuted_and_beside_its_equals(real: Stub) -> None:
+    documents = DOCUMENTS[:-1]
+    together = await rerank(real, documents)
+    alone = np.concatenate([await rerank(real, [document]) for document in documents])
+    order = DRAW.sample(range(len(documents)), len(documents))
+    permuted = np.empty_like(together)
+    permuted[order] = await rerank(real, [documents[at] for at in order])
+    np.testing.assert_allclose(alone, together, atol=TOLERANCE)
+    np.testing.assert_allclose(permuted, together, atol=TOLERANCE)
+    np.testing.assert_allclose(await rerank(real, [documents[8]] * 5), [together[8]] * 5, atol=TOLERANCE)
+
+
+async def test_the_best_come_first_equals_by_index_and_only_as_many_as_asked(tiny: Stub) -> None:
+    documents = ["bread", "cheese", "bread", "river sea", "bread", "music"]
+    request = pb.RerankDocumentsRequest(query="what is bread", documents=documents)
+    ranked = (await tiny.RerankDocuments(request)).scores
+    assert [(-one.score, one.index) for one in ranked] == sorted((-one.score, one.index) for one in ranked)
+    assert sorted(one.index for one in ranked) == list(range(6))
+    assert not any(one.HasField("probability") for one in ranked)
+    for top in (1, 3, 6, 99):
+        request.top_count = top
+        assert (await tiny.RerankDocuments(request)).scores == ranked[:top]
+
+
+async def test_a_stream_gives_every_document_once_the_first_ones_first_with_the_same_scores(real: Stub) -> None:
+    documents = DOCUMENTS * 2
+    request = pb.StreamRerankDocumentsRequest(query=QUERY, documents=documents)
+    parts = [part async for part in real.StreamRerankDocuments(request, timeout=60)]
+    assert len(parts) > 3
+    indexes = [one.index for part in parts for one in part.scores]
+    assert sorted(indexes) == list(range(len(documents)))
+    assert 0 in [one.index for one in parts[0].scores]
+    # Within one batch's worth of tokens the shorter may overtake; the halves of the request never mix.
+    assert max(indexes[:6]) < len(DOCUMENTS)
+    scores = {one.index: one.score for part in parts for one in part.scores}
+    np.testing.assert_allclose(
+        [scores[index] for index in range(len(documents))], await rerank(real, documents), atol=TOLERANCE
+    )
+    whole = (await real.RerankDocuments(pb.RerankDocumentsRequest(query=QUERY, documents=documents))).report
+    assert sum(part.report.token_count for part in parts) == whole.token_count
+    assert sorted(cut.index for part in parts for cut in part.report.truncations) == [12, 25]
+
+
+async def test_the_report_counts_tokens_cuts_and_time(real: Stub, real_model: LoadedCrossEncoder) -> None:
+    report = (await real.RerankDocuments(pb.RerankDocumentsRequest(query=QUERY, documents=DOCUMENTS))).report
+    tokenizer = real_model.module.tokenizer
+    lengths = [len(tokenizer([QUERY], [document], truncation=False)["input_ids"][0]) for document in DOCUMENTS]
+    assert report.token_count == sum(min(length, 512) for length in lengths)
+    assert [(cut.index, cut.kept_token_count, cut.dropped_token_count) for cut in report.truncations] == [
+        (12, 509, lengths[12] - 512)
+    ]
+    assert report.model_fingerprint == real_model.fingerprint
+    assert report.timing.inference_micros > 1000
+
+
+async def test_the_document_alone_is_cut_where_that_is_asked(tiny: Stub) -> None:
+    query, document = " ".join(["one"] * 20), " ".join(["two"] * 20)
+    options = pb.RerankOptions(truncation_policy=pb.TRUNCATION_POLICY_DOCUMENT_ONLY)
+    request = pb.RerankDocumentsRequest(query=query, documents=[document], options=options)
+    cut = await tiny.RerankDocuments(request)
+    assert cut.report.token_count == 32
+    request.documents[0] = " ".join(["two"] * 9)
+    assert (await tiny.RerankDocuments(request)).scores[0].score == pytest.approx(cut.scores[0].score, abs=TOLERANCE)
+
+
+async def test_pairs_are_scored_in_their_order_with_every_label(tmp_path: Path) -> None:
+    labels = ["contradiction", "entailment", "neutral"]
+    folder = build_cross_encoder(tmp_path / "m", labels=labels)
+    model = load_cross_encoder(ModelFolder(path=folder, id="nli"), device="cpu")
+    pairs = [("bread", "cheese"), ("", ""), ("the city of paris", "what is a river in france"), ("one", "two three")]
+    async with serving(model) as (stub, _):
+        described = (await stub.GetModel(pb.GetModelRequest())).model
+        response = await stub.ScorePairs(
+            pb.ScorePairsRequest(pairs=[pb.TextPair(first=first, second=second) for first, second in pairs])
+        )
+    assert list(described.labels) == labels
+    found = np.array([list(score.label_scores) for score in response.scores])
+    np.testing.assert_allclose(found, model.module.predict(pairs), atol=TOLERANCE)
+    assert found.shape == (4, 3)
+
+
+async def test_pairs_of_a_plain_reranker_have_one_score_each(tiny: Stub, tiny_model: LoadedCrossEncoder) -> None:
+    pairs = [("bread", "cheese"), ("river", "sea")]
+    response = await tiny.ScorePairs(
+        pb.ScorePairsRequest(pairs=[pb.TextPair(first=first, second=second) for first, second in pairs])
+    )
+    found = [list(score.label_scores) for score in response.scores]
+    np.testing.assert_allclose(np.ravel(found), tiny_model.module.predict(pairs), atol=TOLERANCE)
+
+
+async def test_the_model_is_described(real: Stub, real_model: LoadedCrossEncoder) -> None:
+    model = (await real.GetModel(pb.GetModelRequest())).model
+    assert (model.id, model.fingerprint) == ("models/reranker", real_model.fingerprint)
+    assert (model.max_token_count, list(model.labels), model.activation) == (512, ["LABEL_0"], "sigmoid")
+    assert model.HasField("recommended_mixing") == (real_model.folder.path / "winnow.json").is_file()
+    assert (model.engine.name, model.engine.device, model.engine.dtype) == ("torch", "cpu", "float32")
+    assert model.limits.max_document_count == 1000
+    assert model.limits.max_queued_tokens == 262_144
+    assert not model.calibrated
+
+
+async def test_mixing_stored_with_the_model_is_recommended(tmp_path: Path) -> None:
+    folder = build_cross_encoder(tmp_path / "m")
+    stored = {"k": 10, "retrieval_weight": 1.0, "rerank_weight": 2.5}
+    (folder / "winnow.json").write_text(json.dumps({"mixing": stored}))
+    model = load_cross_encoder(ModelFolder(path=folder, id="m"), device="cpu")
+    async with serving(model) as (stub, _):
+        mixing = (await stub.GetModel(pb.GetModelRequest())).model.recommended_mixing
+    assert (mixing.k, mixing.retrieval_weight, mixing.rerank_weight) == (10, 1, 2.5)
+
+
+def test_every_method_of_the_contract_is_implemented() -> None:
+    from winnow_reranker.servicer import RerankerServicer
+
+    methods = pb.DESCRIPTOR.services_by_name["RerankerService"].methods_by_name
+    assert all(
+        getattr(RerankerServicer, name) is not getattr(pb_grpc.RerankerServiceServicer, name) for name in methods
+    )
