@@ -25,6 +25,7 @@ from winnow_gateway.filters import Filter
 from winnow_gateway.ports import Candidate, Page, Point
 from winnow_gateway.qdrant_filters import METADATA, metadata_key, qdrant_filter
 from winnow_rpc import telemetry
+from winnow_rpc.calling import ChannelSettings, service_config
 from winnow_rpc.faults import (
     AlreadyExists,
     DeadlineExceeded,
@@ -55,6 +56,12 @@ _SCHEMAS = {
     MetadataType.BOOL: models.PayloadSchemaType.BOOL,
     MetadataType.DATETIME: models.PayloadSchemaType.DATETIME,
 }
+_READS = {
+    "qdrant.Collections": ["Get", "List"],
+    "qdrant.Points": ["Get", "Scroll", "Count", "Query"],
+}
+"""What is tried again while the index restarts. Writes are repeated by the ingest, which knows that it may."""
+
 _STATES = {
     models.CollectionStatus.GREEN: IndexState.READY,
     models.CollectionStatus.YELLOW: IndexState.BUILDING,
@@ -76,6 +83,7 @@ class QdrantIndex:
             grpc_options={
                 "grpc.max_receive_message_length": max_message_bytes,
                 "grpc.max_send_message_length": max_message_bytes,
+                "grpc.service_config": service_config(ChannelSettings(target=f"{host}:{port}", idempotent=_READS)),
                 "grpc.initial_reconnect_backoff_ms": 100,
                 "grpc.max_reconnect_backoff_ms": 1000,
             },

@@ -120,7 +120,7 @@ async def test_the_model_is_described(real: Stub, real_model: LoadedBiEncoder) -
     assert model.engine.thread_count > 0
     assert model.engine.reason
     assert model.limits.max_text_count == 1024
-    assert model.limits.max_text_bytes == 1024 * 1024
+    assert model.limits.max_text_bytes == 2 * 1024 * 1024
     assert model.limits.max_message_bytes == 32 * 1024 * 1024
     assert model.limits.max_queued_tokens == 262_144
 
