@@ -35,10 +35,13 @@ up: install ## Run the four services in the foreground
 	@$(BIN)/winnow up
 
 test: install ## Run the tests, offline
-	@$(BIN)/python -m pytest -m "not slow and not docker and not gpu"
+	@$(BIN)/python -m pytest
 
 test-slow: install ## Run the tests that take long
-	@$(BIN)/python -m pytest -m "slow and not docker and not gpu"
+	@$(BIN)/python -m pytest -m slow
+
+test-containers: install ## Build the images, bring the composition up and test it; needs a container engine
+	@$(BIN)/python -m pytest -m docker
 
 check: install ## Format, lint, types, import direction, contracts
 	@$(BIN)/ruff format --check $(CODE)

@@ -119,6 +119,8 @@ class FakeIndex:
         self.held: dict[str, _Held] = {}
         self.failures: list[Fault] = []
         """Raised by the next writes, one each."""
+        self.exact_searches: list[bool] = []
+        """Whether each search compared with every vector."""
         self.upserts: list[list[str]] = []
         """Document ids of each write."""
 
@@ -190,6 +192,7 @@ class FakeIndex:
         exact: bool,
         timeout: float | None = None,
     ) -> Sequence[Candidate]:
+        self.exact_searches.append(exact)
         found = [
             _candidate(_seen(point.document, view), float(point.vector @ vector))
             for point, _ in self._find(name).points.values()

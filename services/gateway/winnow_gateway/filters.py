@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -67,3 +67,12 @@ Condition = Match | Range | TimeRange | Exists | HasId | Filter
 
 NO_FILTER = Filter()
 """Lets every document pass."""
+
+
+def filtered_keys(filter_: Filter) -> Iterator[str]:
+    """Metadata fields that a filter looks at, each as often as it does."""
+    for condition in (*filter_.must, *filter_.should, *filter_.must_not):
+        if isinstance(condition, Filter):
+            yield from filtered_keys(condition)
+        elif not isinstance(condition, HasId):
+            yield condition.key

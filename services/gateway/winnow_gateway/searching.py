@@ -10,7 +10,7 @@ from enum import Enum
 
 from winnow_gateway.catalog import Catalog
 from winnow_gateway.documents import WHOLE_DOCUMENT, Document, DocumentView
-from winnow_gateway.filters import NO_FILTER, Filter
+from winnow_gateway.filters import NO_FILTER, Filter, filtered_keys
 from winnow_gateway.ordering import Mixing, Placed, splice
 from winnow_gateway.planning import SearchMode, plan_search
 from winnow_gateway.ports import Candidate, EmbeddedTexts, Embedder, Index, Reranker
@@ -136,6 +136,11 @@ class Searcher:
         plan = plan_search(mode=query.mode, limit=query.limit, depth=query.depth)
         spec = await self._catalog.spec(query.collection)
         await self._catalog.require_served(spec)
+
+        # A graph whose index does not know the field of a filter loses most of what fits; a scan loses nothing.
+        indexed = {field.key for field in spec.metadata_fields}
+        if not indexed.issuperset(filtered_keys(query.filter)):
+            query = replace(query, exact=True)
 
         embedded = await self._embed(query, spec.embedder.fingerprint, timing, began)
         candidates = await self._retrieve(query, embedded, plan.candidates, plan.depth > 0, timing, began)

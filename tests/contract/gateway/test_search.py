@@ -1,0 +1,238 @@
+"""Searches over a real connection: what they answer, and how they refuse what is wrong."""
+
+import math
+from typing import Any
+
+import pytest
+
+from tests.contract.gateway.calls import fault, fill, ingest, search, violated
+from tests.contract.gateway.conftest import Gateway
+from tests.fakes.backends import FakeEmbedder
+from winnow.search.v1 import collections_pb2 as c
+from winnow.search.v1 import documents_pb2 as d
+from winnow.search.v1 import search_pb2 as s
+from winnow_gateway.ordering import Mixing
+from winnow_rpc import faults
+
+
+async def test_retrieval_alone_shows_its_scores_and_ranks(gateway: Gateway) -> None:
+    await fill(gateway)
+    response = await gateway.stub.Search(search(mode=s.SEARCH_MODE_RETRIEVE, limit=3))
+    assert response.mode == s.SEARCH_MODE_RETRIEVE
+    assert [hit.rank for hit in response.hits] == [1, 2, 3]
+    assert [hit.retrieval.rank for hit in response.hits] == [1, 2, 3]
+    assert not any(hit.HasField("rerank") for hit in response.hits)
+    assert all(hit.score == hit.retrieval.score for hit in response.hits)
+    assert (response.candidate_count, response.reranked_count) == (3, 0)
+    assert not response.reranker_fingerprint
+    assert gateway.reranker.passages == []
+
+
+async def test_two_stages_order_by_the_reranker_and_show_both(gateway: Gateway) -> None:
+    await fill(gateway)
+    response = await gateway.stub.Search(search(limit=2))
+    assert response.mode == s.SEARCH_MODE_TWO_STAGE
+    # "dogs" alone holds both words of the query.
+    assert response.hits[0].document.id == "dogs"
+    assert response.hits[0].rerank == s.StageResult(score=2.0, rank=1)
+    assert response.hits[0].score == 2.0
+    assert (response.candidate_count, response.reranked_count, len(response.hits)) == (4, 4, 2)
+    assert response.reranker_fingerprint == gateway.reranker.served.fingerprint
+    assert not response.degradations
+    assert not response.HasField("mixing")
+
+
+async def test_only_the_best_candidates_to_the_depth_are_reranked_the_others_follow(gateway: Gateway) -> None:
+    await fill(gateway)
+    response = await gateway.stub.Search(search(limit=4, depth=2))
+    assert (response.candidate_count, response.reranked_count) == (4, 2)
+    assert [hit.HasField("rerank") for hit in response.hits] == [True, True, False, False]
+    assert {hit.retrieval.rank for hit in response.hits[:2]} == {1, 2}
+
+
+async def test_the_timing_adds_up(gateway: Gateway) -> None:
+    await fill(gateway)
+    timing = (await gateway.stub.Search(search())).timing
+    stages = timing.embed_micros + timing.retrieve_micros + timing.rerank_micros
+    assert timing.total_micros == stages + timing.gateway_micros
+    assert min(timing.embed_micros, timing.retrieve_micros, timing.rerank_micros, timing.gateway_micros) > 0
+    assert timing.embed_token_count == 2
+    assert timing.rerank_token_count == 14
+
+
+async def test_the_models_mixing_is_the_default_and_the_request_may_say_otherwise(gateway: Gateway) -> None:
+    await fill(gateway)
+    gateway.reranker.served = type(gateway.reranker.served)("m", "c" * 64, Mixing(10, 1, 2))
+    default = await gateway.stub.Search(search())
+    assert default.mixing == s.RankMixing(k=10, retrieval_weight=1, rerank_weight=2)
+    best = default.hits[0]
+    assert best.score == pytest.approx(1 / (10 + best.retrieval.rank) + 2 / (10 + best.rerank.rank), rel=1e-6)
+    alone = await gateway.stub.Search(search(ranking_policy=s.RANKING_POLICY_RERANKER))
+    assert not alone.HasField("mixing")
+    mixing = s.RankMixing(k=1, retrieval_weight=5, rerank_weight=1)
+    own = await gateway.stub.Search(search(ranking_policy=s.RANKING_POLICY_MIXED, mixing=mixing))
+    assert own.mixing == mixing
+
+
+async def test_a_mixing_that_nobody_gives_is_a_failed_precondition(gateway: Gateway) -> None:
+    await fill(gateway)
+    came = await fault(gateway.stub.Search(search(ranking_policy=s.RANKING_POLICY_MIXED)))
+    assert isinstance(came, faults.FailedPrecondition)
+    assert came.reason == "NO_MIXING"
+
+
+async def test_a_filter_and_a_view_hold_for_searches(gateway: Gateway) -> None:
+    await fill(gateway)
+    small = d.Condition(range=d.RangeCondition(key="number", less_than=2))
+    response = await gateway.stub.Search(
+        search(filter=d.Filter(must=[small]), view=d.DocumentView(omit_text=True, omit_metadata=True))
+    )
+    assert sorted(hit.document.id for hit in response.hits) == ["cats", "dogs"]
+    assert all(not hit.document.text and not hit.document.metadata for hit in response.hits)
+    assert all(gateway.reranker.passages), "the reranker needs the texts even when the caller does not"
+
+
+async def test_a_filter_on_a_field_that_is_not_indexed_is_answered_by_scanning(gateway: Gateway) -> None:
+    fields = [c.MetadataField(key="year", type=c.METADATA_TYPE_INTEGER)]
+    await gateway.stub.CreateCollection(c.CreateCollectionRequest(name="docs", metadata_fields=fields))
+    for key, exact in (("year", False), ("month", True)):
+        inner = d.Filter(must=[d.Condition(range=d.RangeCondition(key=key, at_least=1))])
+        await gateway.stub.Search(search(filter=d.Filter(should=[d.Condition(filter=inner)])))
+        assert gateway.index.exact_searches.pop() is exact
+    await gateway.stub.Search(search(filter=d.Filter(must=[d.Condition(ids=d.IdsCondition(ids=["a"]))])))
+    assert gateway.index.exact_searches.pop() is False
+
+
+async def test_a_hit_has_its_whole_text_however_long(gateway: Gateway) -> None:
+    await gateway.stub.CreateCollection(c.CreateCollectionRequest(name="docs"))
+    await ingest(gateway, [d.Document(id="long", text="cat " * 10_000)])
+    response = await gateway.stub.Search(search())
+    assert response.hits[0].document.text == "cat " * 10_000
+    assert len(gateway.reranker.passages[0].encode()) == 16 * 1024
+    response = await gateway.stub.Search(search(view=d.DocumentView(omit_text=True)))
+    assert response.hits[0].document.text == ""
+
+
+async def test_least_scores_are_kept_per_stage(gateway: Gateway) -> None:
+    await fill(gateway)
+    assert (await gateway.stub.Search(search(min_retrieval_score=2.0))).candidate_count == 0
+    response = await gateway.stub.Search(search(min_rerank_score=2.0))
+    assert [hit.document.id for hit in response.hits] == ["dogs"]
+    response = await gateway.stub.Search(search(min_rerank_score=2.0, mode=s.SEARCH_MODE_RETRIEVE))
+    assert len(response.hits) == 4
+
+
+async def test_an_empty_collection_gives_no_hits(gateway: Gateway) -> None:
+    await gateway.stub.CreateCollection(c.CreateCollectionRequest(name="docs"))
+    response = await gateway.stub.Search(search())
+    assert (len(response.hits), response.candidate_count) == (0, 0)
+
+
+async def test_a_query_that_was_cut_is_reported(gateway: Gateway) -> None:
+    await fill(gateway)
+    gateway.embedder.max_words = 3
+    response = await gateway.stub.Search(search(query="the cat sat on the mat"))
+    (degradation,) = response.degradations
+    assert degradation.kind == s.DEGRADATION_KIND_QUERY_TRUNCATED
+    assert degradation.reason == "TOO_LONG"
+    assert "3 tokens" in degradation.message
+
+
+async def test_another_model_than_the_collections_is_refused_with_both_named(gateway: Gateway) -> None:
+    await fill(gateway)
+    gateway.embedder.served = FakeEmbedder("0" * 64).served
+    for call in (gateway.stub.Search(search()), ingest(gateway, [d.Document(id="a", text="x")])):
+        came = await fault(call)
+        assert isinstance(came, faults.FailedPrecondition)
+        assert came.reason == "EMBEDDER_MISMATCH"
+        assert came.metadata["collection_fingerprint"] == "f" * 64
+        assert came.metadata["served_fingerprint"] == "0" * 64
+
+
+@pytest.mark.parametrize("mode", [s.SEARCH_MODE_AUTO, s.SEARCH_MODE_EXHAUSTIVE, s.SEARCH_MODE_LEXICAL])
+async def test_a_mode_that_is_not_there_is_unimplemented(gateway: Gateway, mode: s.SearchMode) -> None:
+    await fill(gateway)
+    assert isinstance(await fault(gateway.stub.Search(search(mode=mode))), faults.Unimplemented)
+
+
+async def test_a_failing_reranker_fails_the_search_with_its_reason(gateway: Gateway) -> None:
+    await fill(gateway)
+    gateway.reranker.failure = faults.Unavailable("the reranker cannot be reached", reason="RERANKER_UNAVAILABLE")
+    came = await fault(gateway.stub.Search(search()))
+    assert isinstance(came, faults.Unavailable)
+    assert came.reason == "RERANKER_UNAVAILABLE"
+
+
+def nested(depth: int) -> d.Filter:
+    inner = d.Filter(must=[d.Condition(exists=d.ExistsCondition(key="k"))])
+    for _ in range(depth):
+        inner = d.Filter(must=[d.Condition(filter=inner)])
+    return inner
+
+
+def must(**condition: Any) -> d.Filter:
+    return d.Filter(must=[d.Condition(**condition)])
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"collection": ""}, "collection"),
+        ({"query": ""}, "query"),
+        ({"query": " \t\n"}, "query"),
+        ({"query": "x" * 32_769}, "query"),
+        ({"limit": -1}, "limit"),
+        ({"limit": 1001}, "limit"),
+        ({"depth": -1}, "depth"),
+        ({"depth": 1_000_000}, "depth"),
+        ({"mode": 99}, "mode"),
+        ({"ranking_policy": 99}, "ranking_policy"),
+        ({"min_retrieval_score": math.nan}, "min_retrieval_score"),
+        ({"min_rerank_score": math.inf}, "min_rerank_score"),
+        ({"retrieval": s.RetrievalOptions(ef=5000)}, "retrieval.ef"),
+        ({"retrieval": s.RetrievalOptions(ef=-5)}, "retrieval.ef"),
+        ({"mixing": s.RankMixing(k=0, rerank_weight=1)}, "mixing.k"),
+        ({"mixing": s.RankMixing(k=math.nan, rerank_weight=1)}, "mixing.k"),
+        ({"mixing": s.RankMixing(k=1, rerank_weight=0)}, "mixing.rerank_weight"),
+        ({"mixing": s.RankMixing(k=1, rerank_weight=1, retrieval_weight=-1)}, "mixing.retrieval_weight"),
+        ({"filter": d.Filter(must=[d.Condition()])}, "filter.must[0]"),
+        ({"filter": must(match=d.MatchCondition(key="k"))}, "filter.must[0].match.any_of"),
+        ({"filter": must(match=d.MatchCondition(key="k", any_of=[d.MatchValue()]))}, "filter.must[0]"),
+        (
+            {"filter": must(match=d.MatchCondition(
+                key="k", any_of=[d.MatchValue(bool_value=True), d.MatchValue(integer_value=1)]))},
+            "filter.must[0].match.any_of",
+        ),
+        ({"filter": must(range=d.RangeCondition(key="k"))}, "filter.must[0].range"),
+        ({"filter": must(range=d.RangeCondition(key="k", at_least=math.nan))}, "filter.must[0].range"),
+        ({"filter": must(range=d.RangeCondition(key="", at_least=1))}, "filter.must[0].range.key"),
+        ({"filter": must(time_range=d.TimeRangeCondition(key="k"))}, "filter.must[0].time_range"),
+        ({"filter": must(exists=d.ExistsCondition(key="a[]"))}, "filter.must[0].exists.key"),
+        ({"filter": must(ids=d.IdsCondition())}, "filter.must[0].ids.ids"),
+        ({"filter": must(filter=d.Filter())}, "filter.must[0]"),
+        ({"filter": nested(8)}, "filter" + ".must[0].filter" * 8),
+        ({"filter": d.Filter(should=nested(0).must[:1] * 257)}, "filter"),
+    ],
+)  # fmt: skip
+async def test_a_bad_search_is_refused_by_field(gateway: Gateway, fields: dict[str, Any], field: str) -> None:
+    await fill(gateway)
+    assert violated(await fault(gateway.stub.Search(search(**fields)))) == field
+
+
+async def test_a_search_of_an_unknown_collection_is_not_found(gateway: Gateway) -> None:
+    came = await fault(gateway.stub.Search(search(collection="nope")))
+    assert isinstance(came, faults.NotFound)
+    assert came.reason == "NO_COLLECTION"
+
+
+async def test_a_collection_made_anew_for_another_model_is_seen_when_memory_fades(gateway: Gateway) -> None:
+    await fill(gateway)
+    await gateway.stub.Search(search())
+    gateway.embedder.served = FakeEmbedder("0" * 64).served
+    # As another gateway would do it, behind this one's back.
+    spec = gateway.index.held["docs"].spec
+    await gateway.index.delete_collection("docs")
+    await gateway.index.create_collection(type(spec)(name="docs", embedder=gateway.embedder.served))
+    assert isinstance(await fault(gateway.stub.Search(search())), faults.FailedPrecondition)
+    gateway.now += 6
+    assert (await gateway.stub.Search(search())).candidate_count == 0
