@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.system.running import START_SECONDS, Up
+from tests.system.running import START_SECONDS, Up, health, wait_until
 from winnow_client import AsyncClient, Document, IngestOutcome
 from winnow_rpc.faults import Unavailable
 
@@ -68,4 +68,6 @@ async def test_killing_the_index_in_the_middle_of_an_ingest_loses_no_acknowledge
         for number in (0, 150, COUNT - 1):
             assert (await client.get_document("killed", f"doc/{number}")).document == document(number)
         await client.delete_collection("killed")
+    # The other tests of the session find the stack as this one did.
+    await asyncio.to_thread(wait_until, lambda: health(up.addresses["gateway"]) == "SERVING", seconds=30)
     assert restarts == 0, "the gateway should have waited for the index and gone on by itself"

@@ -21,6 +21,8 @@ from winnow_rpc.settings import ServingSettings
 
 log = telemetry.get_logger("winnow.rpc")
 
+_RECOVERY_PROBE_SECONDS = 1.0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Service:
@@ -91,7 +93,9 @@ class RunningServer:
 
     async def _keep_probing(self) -> None:
         while True:
-            await asyncio.sleep(self._settings.probe_seconds)
+            # What has failed is looked at more often, so that its return is soon known.
+            usual = self._settings.probe_seconds
+            await asyncio.sleep(usual if self._healthy else min(usual, _RECOVERY_PROBE_SECONDS))
             await self._probe_once()
 
     async def _probe_once(self) -> None:
