@@ -115,7 +115,9 @@ async def _embed_alone(target: str, documents: Sequence[Document], advance: Call
             nonlocal tokens
             for group in waiting:
                 request = embedder_pb2.EmbedTextsRequest(texts=group, options=options)
-                tokens += (await stub.EmbedTexts(request)).report.token_count
+                response = await stub.EmbedTexts(request)
+                # After the await: the others add to it meanwhile.
+                tokens += response.report.token_count
                 advance(len(group))
 
         began = time.perf_counter()

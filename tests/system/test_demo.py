@@ -82,7 +82,7 @@ def test_both_stages_stand_side_by_side_with_rank_and_score_in_any_terminal(widt
     assert max(map(len, lines)) <= width
     first = next(line for line in lines if line.strip().startswith("1 "))
     # The best of reranking was the last of retrieval, and the other way round.
-    assert [part for part in first.split() if part[0].isdigit()] == ["1", "0.550", "1.000", "5"]
+    assert [part for part in first.split() if part[0].isdigit()] == ["1", "0.550", "1.000", "1", "5"]
     assert first.index("package.module") < first.index("│") < first.rindex("package.module")
     assert any("Do 5." in line and "Do 1." in line for line in lines)
 

@@ -65,7 +65,9 @@ def test_every_command_and_snippet_runs_against_real_services(stack_address: str
     assert ran >= 5, "the README shows the main commands"
     snippets = blocks("python")
     assert snippets, "the README shows the SDK"
-    for snippet in snippets:
+    for shown in snippets:
+        # The gateway of the tests is not where a person has it.
+        snippet = shown.replace("Client()", f"Client({stack_address!r})")
         result = subprocess.run(
             [sys.executable, "-c", snippet],
             cwd=tmp_path,

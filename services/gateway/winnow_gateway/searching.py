@@ -134,8 +134,12 @@ class Searcher:
         began = self._clock()
         timing = SearchTiming()
         plan = plan_search(mode=query.mode, limit=query.limit, depth=query.depth)
+        # Mostly from memory; when not, it is the index and the embedder that are waited for.
         spec = await self._catalog.spec(query.collection)
+        timing.retrieve_micros = self._micros_since(began)
+        entered = self._clock()
         await self._catalog.require_served(spec)
+        timing.embed_micros = self._micros_since(entered)
 
         # A graph whose index does not know the field of a filter loses most of what fits; a scan loses nothing.
         indexed = {field.key for field in spec.metadata_fields}
@@ -177,7 +181,7 @@ class Searcher:
         embedded = await self._embedder.embed_query(
             query.query, fingerprint=fingerprint, timeout=self._left(query, began)
         )
-        timing.embed_micros = self._micros_since(entered)
+        timing.embed_micros += self._micros_since(entered)
         timing.embed_inference_micros = embedded.inference_micros
         timing.embed_token_count = embedded.token_count
         return embedded
@@ -208,7 +212,7 @@ class Searcher:
         except NotFound:
             self._catalog.forget(query.collection)
             raise
-        timing.retrieve_micros = self._micros_since(entered)
+        timing.retrieve_micros += self._micros_since(entered)
         return candidates
 
     async def _with_whole_texts(

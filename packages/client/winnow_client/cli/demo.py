@@ -52,7 +52,7 @@ _SHOWN = 5
 _CANDIDATES = 100
 _REFUSALS_SHOWN = 3
 # Columns of a terminal that ranks, scores and rules take.
-_BESIDE_TITLES = 36
+_BESIDE_TITLES = 42
 # Longer than any start with a model that has to be fetched; shorter than a person's patience with a hanging one.
 _READY_SECONDS = 900.0
 # A demonstration on a machine that is busy otherwise should be slow, not fail.
@@ -333,8 +333,10 @@ def both_stages(result: SearchResult, *, width: int) -> Table:
     table.add_column("retrieval", no_wrap=True, overflow="ellipsis", width=title_width)
     table.add_column("score", justify="right", no_wrap=True, min_width=6)
     table.add_column("", no_wrap=True, min_width=1, style="dim")
-    table.add_column("reranking", no_wrap=True, overflow="ellipsis", width=title_width)
+    ordered = "reranking, ranks mixed" if result.mixing else "reranking"
+    table.add_column(ordered, no_wrap=True, overflow="ellipsis", width=title_width)
     table.add_column("score", justify="right", no_wrap=True, min_width=6)
+    table.add_column("rank", justify="right", no_wrap=True, min_width=4)
     table.add_column("was", justify="right", no_wrap=True, min_width=3)
     retrieved = sorted(result.hits, key=lambda hit: hit.retrieval.rank if hit.retrieval else len(result.hits))
     pairs = list(zip(retrieved, result.hits, strict=True))
@@ -346,6 +348,7 @@ def both_stages(result: SearchResult, *, width: int) -> Table:
             "│\n│",
             _title(right),
             f"{right.rerank.score:.3f}" if right.rerank else "",
+            str(right.rerank.rank) if right.rerank else "",
             _movement(right),
         )
     return table
