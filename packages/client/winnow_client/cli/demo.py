@@ -52,7 +52,7 @@ _SHOWN = 5
 _CANDIDATES = 100
 _REFUSALS_SHOWN = 3
 # Columns of a terminal that ranks, scores and rules take.
-_BESIDE_TITLES = 42
+_BESIDE_TITLES = 46
 # Longer than any start with a model that has to be fetched; shorter than a person's patience with a hanging one.
 _READY_SECONDS = 900.0
 # A demonstration on a machine that is busy otherwise should be slow, not fail.
