@@ -189,3 +189,10 @@ def test_what_says_something_is_kept(docstring: str) -> None:
 def test_a_link_leads_to_the_page_of_the_name(name: str, module: str, kind: str, origin: str, page: str) -> None:
     found = link(name, module=module, kind=kind, origin=origin, version="3.12")
     assert found == f"https://docs.python.org/3.12/library/{page}"
+
+
+def test_nothing_of_the_environment_gets_into_the_corpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WINNOW_TEST_PASSWORD", "correct-horse-battery")
+    texts = [document.text for document in stdlib_documents()]
+    assert len(texts) > 3000
+    assert not any("correct-horse" in text or "WINNOW_TEST_PASSWORD" in text for text in texts)

@@ -18,7 +18,7 @@ import re
 import sys
 import types
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -218,12 +218,26 @@ def _docstring(thing: Any) -> str:
     return "\n\n".join(inspect.cleandoc(part) for part in own if isinstance(part, str))
 
 
+class _NotShown:
+    def __repr__(self) -> str:
+        return "…"
+
+
+_NOT_SHOWN = _NotShown()
+
+
 def _signature(thing: Any) -> str:
     """Its parameters; empty where they are unknown or say nothing."""
     if "Enum" in type(thing).__name__:
         return ""
     try:
-        text = str(inspect.signature(thing))
+        signature = inspect.signature(thing)
+        parameters = [
+            # Some defaults are this process's own state, its environment with whatever secrets are in there among them.
+            each.replace(default=_NOT_SHOWN) if isinstance(each.default, Mapping) and each.default else each
+            for each in signature.parameters.values()
+        ]
+        text = str(signature.replace(parameters=parameters))
     except Exception:  # it evaluates what extension modules wrote, and some of that names what is not there
         return ""
     if text in ("(*args, **kwargs)", "(*args, **kwds)"):
