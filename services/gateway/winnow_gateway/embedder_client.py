@@ -9,10 +9,10 @@ import grpc
 import numpy as np
 
 from winnow.embedder.v1 import embedder_pb2, embedder_pb2_grpc
+from winnow_gateway.backend_faults import named
 from winnow_gateway.collections import EmbedderModel, Similarity
 from winnow_gateway.ports import EmbeddedTexts
 from winnow_rpc.calling import ChannelSettings, open_channel
-from winnow_rpc.faults import Fault, Unavailable
 from winnow_rpc.status import fault_from_rpc_error
 
 _SIMILARITIES = {
@@ -106,15 +106,3 @@ class GrpcEmbedder:
             inference_micros=response.report.timing.inference_micros,
             model_fingerprint=response.report.model_fingerprint,
         )
-
-
-def named(fault: Fault, backend: str) -> Fault:
-    """The same fault; one that gRPC itself raised for want of a connection says which backend is meant."""
-    if isinstance(fault, Unavailable) and fault.reason == "UNAVAILABLE":
-        return Unavailable(
-            f"the {backend} cannot be reached",
-            reason=f"{backend.upper()}_UNAVAILABLE",
-            metadata={"cause": fault.message},
-            retry_after=1.0,
-        )
-    return fault

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 import grpc
 
 from winnow.reranker.v1 import reranker_pb2, reranker_pb2_grpc
-from winnow_gateway.embedder_client import named
+from winnow_gateway.backend_faults import named
 from winnow_gateway.ordering import Mixing
 from winnow_gateway.ports import RerankedBatch, RerankerModel
 from winnow_rpc.calling import ChannelSettings, open_channel
