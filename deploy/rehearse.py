@@ -16,6 +16,8 @@ SERVING = (
     "grpc_health.v1.health",
     "grpc_reflection.v1alpha.reflection",
     "grpc_status.rpc_status",
+    "openvino",
+    "platformdirs",
     "pydantic_settings",
     "structlog",
 )

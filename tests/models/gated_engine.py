@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from winnow_inference.engines.base import EngineDescription
+from winnow_inference.engines.base import EngineDescription, Lanes
 from winnow_inference.sequences import Matrix, TokenSequence
 
 
@@ -15,6 +15,7 @@ class GatedEngine:
     """Gives each sequence its length in every component; waits at `gate` before each batch."""
 
     description = EngineDescription(name="gated", device="cpu", dtype="float32", threads=1, reason="for tests")
+    lanes = Lanes()
 
     def __init__(self, width: int) -> None:
         self.width = width
@@ -32,12 +33,15 @@ class GatedEngine:
         """Sequences that have reached it."""
         return sum(self.sizes)
 
-    def run(self, batch: Sequence[TokenSequence]) -> Matrix:
-        self.sizes.append(len(batch))
+    def prepare(self, batch: Sequence[TokenSequence]) -> Sequence[TokenSequence]:
+        return batch
+
+    def run(self, prepared: Sequence[TokenSequence], lane: int) -> Matrix:
+        self.sizes.append(len(prepared))
         self.began.release()
         assert self.gate.wait(10), "a test forgot to open the gate"
         self.fail()
-        return np.array([[len(sequence)] * self.width for sequence in batch], dtype=np.float32)
+        return np.array([[len(sequence)] * self.width for sequence in prepared], dtype=np.float32)
 
     def close(self) -> None:
         self.gate.set()

@@ -1,53 +1,80 @@
-"""Which waiting sequences make the next batch. Pure arithmetic on lengths.
+"""Which waiting sequences make the next batch. Pure arithmetic on lengths and costs.
 
-A batch costs its padded tokens: its count times its longest sequence. So sequences of like length go together, drawn
-from a window of what waits; the oldest of the window always goes, so that nothing starves for want of a match.
+A batch computes its padded tokens: its count times its longest sequence. So sequences of like length go together, drawn
+from a window of what waits; the oldest of the window always goes, so that nothing starves for want of a match. A
+batch is a slice of the device's time: it holds no more than may run until somebody else gets a turn.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-# A batch costs about this many tokens before its first one: measured 10 to 13 ms for a batch of one short text where
-# 5,000 tokens take a second (all-MiniLM-L6-v2, torch float32, 2 cores).
-BATCH_OVERHEAD_TOKENS = 60
+import numpy as np
+
+from winnow_inference.costs import CostModel
 
 
-def choose_batch(lengths: Sequence[int], *, token_budget: int, max_count: int) -> list[int]:
+@dataclass(frozen=True, kw_only=True)
+class BatchBounds:
+    """What a batch may be. A sequence that is over them by itself goes alone."""
+
+    seconds: float
+    """Expected time."""
+    tokens: int
+    """Tokens, padding included: what the device's memory holds."""
+    count: int
+    """Sequences."""
+
+
+def choose_batch(lengths: Sequence[int], *, costs: CostModel, bounds: BatchBounds) -> list[int]:
     """Positions of the sequences to run together, the first of `lengths` among them, by falling length.
 
-    Of all runs of the window sorted by length that hold the first one and fit the budget, it takes the one with the
-    largest share of real tokens in what the device pays for; of equals, the larger. A first sequence that is over the
-    budget by itself goes alone.
+    Of all runs of the window sorted by length that hold the first one and keep to the bounds, it takes the one that
+    gets the most real tokens out of a second of the device; of equals, the larger.
     """
-    order = sorted(range(len(lengths)), key=lambda position: lengths[position])
-    head = order.index(0)
-    sums = [0]
-    for position in order:
-        sums.append(sums[-1] + lengths[position])
-    best, best_score = (head, head + 1), (-1.0, 0)
-    for last in range(head, len(order)):
-        longest = lengths[order[last]]
-        count = min(token_budget // longest, max_count)
-        start = max(0, last + 1 - count)
-        if start > head:
-            break  # every longer run would leave the first one out
-        # Shorter sequences join only as long as they are worth their padding.
-        for first in range(start, head + 1):
-            score = (
-                (sums[last + 1] - sums[first]) / ((last + 1 - first) * longest + BATCH_OVERHEAD_TOKENS),
-                last + 1 - first,
-            )
-            if score > best_score:
-                best, best_score = (first, last + 1), score
-    return [order[at] for at in range(best[1] - 1, best[0] - 1, -1)]
+    if len(lengths) == 1:
+        return [0]
+    lengths_array = np.asarray(lengths, dtype=np.int64)
+    order = np.argsort(lengths_array, kind="stable")
+    ordered = lengths_array[order]
+    head = int(np.flatnonzero(order == 0)[0])
+    sums = np.concatenate(([0], np.cumsum(ordered)))
+    # Whatever goes with the first one makes no batch cheaper than so many of its own length.
+    reach = _most(int(ordered[head]), costs=costs, bounds=bounds)
+    firsts = np.arange(max(0, head + 1 - reach), head + 1)[:, None]
+    lasts = np.arange(head, min(len(lengths), head + reach))[None, :]
+    counts = lasts - firsts + 1
+    longest = ordered[lasts]
+    fixed, per_token, per_pair = costs.coefficients
+    padded = counts * longest
+    seconds = fixed + padded * (per_token + per_pair * longest)
+    allowed = (counts <= bounds.count) & (padded <= bounds.tokens) & (seconds <= bounds.seconds)
+    allowed |= counts == 1
+    rates = (sums[lasts + 1] - sums[firsts]) / np.maximum(seconds, np.finfo(float).tiny)
+    rates = np.where(allowed, rates, -1.0)
+    # Of rates that differ by rounding alone, the larger batch.
+    best = np.where(rates >= rates.max() * (1 - 1e-9), counts, 0).argmax()
+    row, column = np.unravel_index(int(best), counts.shape)
+    first, last = int(firsts[row, 0]), int(lasts[0, column])
+    return [int(order[at]) for at in range(last, first - 1, -1)]
 
 
-def fitting_prefix(lengths: Sequence[int], *, token_budget: int, max_count: int) -> int:
+def _most(length: int, *, costs: CostModel, bounds: BatchBounds) -> int:
+    """How many sequences of one length fit a batch, at least 1."""
+    fixed, per_token, per_pair = costs.coefficients
+    each = length * (per_token + per_pair * length)
+    in_time = int((bounds.seconds - fixed) / each) if each > 0 else bounds.count
+    return max(1, min(in_time, bounds.tokens // length, bounds.count))
+
+
+def fitting_prefix(lengths: Sequence[int], *, costs: CostModel, bounds: BatchBounds) -> int:
     """How many of the first sequences fit one batch, at least 1."""
     longest = 0
     for count, length in enumerate(lengths):
         longest = max(longest, length)
-        if count and (longest * (count + 1) > token_budget or count >= max_count):
+        size = count + 1
+        over = size > bounds.count or longest * size > bounds.tokens or costs.seconds(size, longest) > bounds.seconds
+        if count and over:
             return count
     return len(lengths)

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from winnow_inference.engines.base import Engine, EngineDescription
-from winnow_inference.engines.torch_engines import TorchBiEncoder
-from winnow_inference.loading import LoadedBiEncoder
+from winnow_inference.facts import BiEncoderFacts
+from winnow_inference.hosting import HostedModel
 from winnow_inference.queueing import Priority
-from winnow_inference.runner import Runner, RunnerLimits
 from winnow_inference.sequences import Matrix
-from winnow_inference.tokenization import TextTokenizer
 from winnow_inference.truncation import Cut, TextTruncation
 
 
@@ -35,50 +32,8 @@ class Embedded:
     """Model time of the batches, shared ones counted whole."""
 
 
-class BiEncoder:
-    """Tokenizer, queue and engine of one bi-encoder. `start` it, share it, `close` it."""
-
-    def __init__(
-        self, model: LoadedBiEncoder, limits: RunnerLimits, *, make_engine: Callable[[], Engine] | None = None
-    ) -> None:
-        """`make_engine` makes what computes, anew whenever the old one is lost; by default the torch engine."""
-        self.model = model
-        """The model and all that is known of it."""
-        self._tokenizer = TextTokenizer(model.tokenizer, max_token_count=model.max_token_count)
-        self._runner = Runner(make_engine or self._torch_engine, limits)
-
-    def _torch_engine(self) -> Engine:
-        model = self.model
-        return TorchBiEncoder(
-            model.module,
-            padding=model.padding,
-            placement=model.placement,
-            width=model.dimension,
-            prompt_is_pooled=model.prompt_is_pooled,
-        )
-
-    @property
-    def engine(self) -> EngineDescription:
-        """What computes."""
-        return self._runner.description
-
-    @property
-    def limits(self) -> RunnerLimits:
-        """What may wait and run at once."""
-        return self._runner.limits
-
-    async def start(self) -> None:
-        """Makes the engine."""
-        await self._runner.start()
-
-    async def close(self) -> None:
-        """Ends everything; what waits is refused."""
-        await self._runner.close()
-        self._tokenizer.close()
-
-    async def probe(self) -> None:
-        """One small forward pass; raises if the engine cannot."""
-        await self._runner.probe()
+class BiEncoder(HostedModel[BiEncoderFacts]):
+    """A bi-encoder that many callers share."""
 
     async def embed(
         self,
@@ -98,13 +53,13 @@ class BiEncoder:
         """
         if not wait_for_room:
             self._runner.refuse_if_full()
-        prompt = self.model.query_prompt if query else self.model.passage_prompt
+        prompt = self.facts.query_prompt if query else self.facts.passage_prompt
         tokenized = await self._tokenizer.texts(texts, prompt=prompt, truncation=truncation)
         answer = await self._runner.run(
             tokenized.sequences, priority=priority, deadline=deadline, wait_for_room=wait_for_room
         )
         return Embedded(
-            vectors=shortened(answer.rows, dimensions, normalized=self.model.normalized) if dimensions else answer.rows,
+            vectors=shortened(answer.rows, dimensions, normalized=self.facts.normalized) if dimensions else answer.rows,
             token_count=tokenized.token_count,
             cuts=tokenized.cuts,
             queue_micros=answer.queue_micros,
@@ -115,7 +70,7 @@ class BiEncoder:
     async def count_tokens(self, texts: Sequence[str], *, query: bool) -> list[int]:
         """Tokens of each text before any cut, prompt and special tokens included."""
         return await self._tokenizer.counts(
-            texts, prompt=self.model.query_prompt if query else self.model.passage_prompt
+            texts, prompt=self.facts.query_prompt if query else self.facts.passage_prompt
         )
 
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from winnow_inference.engines.base import Engine, EngineDescription
-from winnow_inference.engines.torch_engines import TorchCrossEncoder
-from winnow_inference.loading import LoadedCrossEncoder
+from winnow_inference.facts import CrossEncoderFacts
+from winnow_inference.hosting import HostedModel
 from winnow_inference.queueing import Priority
-from winnow_inference.runner import Runner, RunnerLimits
 from winnow_inference.sequences import Matrix
-from winnow_inference.tokenization import TextTokenizer
 from winnow_inference.truncation import Cut, PairTruncation
 
 
@@ -36,50 +33,8 @@ class Scored:
     """Model time of the batches, shared ones counted whole."""
 
 
-class CrossEncoder:
-    """Tokenizer, queue and engine of one cross-encoder. `start` it, share it, `close` it."""
-
-    def __init__(
-        self, model: LoadedCrossEncoder, limits: RunnerLimits, *, make_engine: Callable[[], Engine] | None = None
-    ) -> None:
-        """`make_engine` makes what computes, anew whenever the old one is lost; by default the torch engine."""
-        self.model = model
-        """The model and all that is known of it."""
-        self._tokenizer = TextTokenizer(model.tokenizer, max_token_count=model.max_token_count)
-        self._runner = Runner(make_engine or self._torch_engine, limits)
-
-    def _torch_engine(self) -> Engine:
-        model = self.model
-        return TorchCrossEncoder(
-            model.module,
-            padding=model.padding,
-            placement=model.placement,
-            width=len(model.labels),
-            activation=model.activation,
-        )
-
-    @property
-    def engine(self) -> EngineDescription:
-        """What computes."""
-        return self._runner.description
-
-    @property
-    def limits(self) -> RunnerLimits:
-        """What may wait and run at once."""
-        return self._runner.limits
-
-    async def start(self) -> None:
-        """Makes the engine."""
-        await self._runner.start()
-
-    async def close(self) -> None:
-        """Ends everything; what waits is refused."""
-        await self._runner.close()
-        self._tokenizer.close()
-
-    async def probe(self) -> None:
-        """One small forward pass; raises if the engine cannot."""
-        await self._runner.probe()
+class CrossEncoder(HostedModel[CrossEncoderFacts]):
+    """A cross-encoder that many callers share."""
 
     async def score(
         self,
@@ -96,7 +51,7 @@ class CrossEncoder:
         Faults: those of `Runner.stream` and `TextTokenizer.pairs`; `field` is the pairs' name in them.
         """
         self._runner.refuse_if_full()
-        prompted = [self.model.prompt + first for first in firsts]
+        prompted = [self.facts.prompt + first for first in firsts]
         tokenized = await self._tokenizer.pairs(prompted, seconds, truncation=truncation, field=field)
         answer = await self._runner.run(tokenized.sequences, priority=priority, deadline=deadline)
         return Scored(
@@ -123,7 +78,7 @@ class CrossEncoder:
         Close the generator to cancel what has not begun. Faults as for `score`.
         """
         self._runner.refuse_if_full()
-        tokenized = await self._tokenizer.pairs([self.model.prompt + first], seconds, truncation=truncation)
+        tokenized = await self._tokenizer.pairs([self.facts.prompt + first], seconds, truncation=truncation)
         cuts = {cut.index: cut for cut in tokenized.cuts}
         parts = self._runner.stream(tokenized.sequences, priority=priority, deadline=deadline)
         is_first = True

@@ -11,12 +11,11 @@ import logging
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Generic
 
 from winnow_inference import fingerprint as fingerprints
-from winnow_inference.engines.torch_batch import Padding
+from winnow_inference.facts import BiEncoderFacts, CrossEncoderFacts, FactsT, Padding
 from winnow_inference.locating import ModelFolder
-from winnow_inference.mixing import Mixing, read_mixing
 from winnow_inference.weights import check_folder, check_weights, unreadable
 from winnow_rpc import telemetry
 from winnow_rpc.faults import FailedPrecondition, Fault
@@ -28,8 +27,6 @@ if TYPE_CHECKING:
 
 log = telemetry.get_logger("winnow.inference")
 
-Similarity = Literal["cosine", "dot", "euclidean", "manhattan"]
-
 # A model without any limit of its own (relative positions) reads this much, unless told to read less.
 _UNLIMITED_READS = 8192
 # What the tokenizers write for "no limit" is a huge number; nothing real comes near this.
@@ -37,62 +34,24 @@ _NO_LIMIT = 1_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoadedModel:
-    """What bi-encoders and cross-encoders have in common."""
+class LoadedModel(Generic[FactsT]):
+    """A model as sentence-transformers built it."""
 
-    folder: ModelFolder
-    """Where it came from."""
-    fingerprint: str
-    """Hash of everything that decides its results."""
-    max_token_count: int
-    """Tokens that it reads at most, special tokens included."""
+    facts: FactsT
+    """What is known of it."""
     tokenizer: Tokenizer
     """Its tokenizer."""
-    padding: Padding
-    """How its batches are filled up."""
     module: Any
-    """The loaded sentence-transformers model, in evaluation mode, on its device."""
+    """The sentence-transformers model, in evaluation mode, on its device."""
     placement: Placement
     """Where it computes."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadedBiEncoder(LoadedModel):
-    """A bi-encoder."""
-
-    dimension: int
-    """Components per vector."""
-    query_prompt: str
-    """Put before every query."""
-    passage_prompt: str
-    """Put before every passage."""
-    prompt_is_pooled: bool
-    """The prompt's tokens take part in pooling."""
-    similarity: Similarity
-    """How its vectors are compared."""
-    normalized: bool
-    """Its vectors have length 1."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class LoadedCrossEncoder(LoadedModel):
-    """A cross-encoder."""
-
-    labels: tuple[str, ...]
-    """Names of its outputs, in order."""
-    activation_name: str
-    """The function over its raw outputs: "sigmoid", "identity", "softmax"."""
-    activation: Any
-    """The function itself."""
-    prompt: str
-    """Put before the first text of every pair; mostly empty."""
-    mixing: Mixing | None
-    """How its order is best mixed with the first stage's, if that is known."""
+    activation: Any = None
+    """A cross-encoder's function over its raw outputs."""
 
 
 def load_bi_encoder(
     folder: ModelFolder, *, device: str = "auto", dtype: str = "auto", threads: int = 0, max_token_count: int = 0
-) -> LoadedBiEncoder:
+) -> LoadedModel[BiEncoderFacts]:
     """Loads a bi-encoder. Raises NotFound or FailedPrecondition, in one sentence that names the folder."""
     tensors = check_folder(folder.path)
     if folder.weights_sha256:
@@ -113,32 +72,32 @@ def load_bi_encoder(
     poolings = [module for module in model if isinstance(module, Pooling)]
     prompt_is_pooled = all(pooling.include_prompt for pooling in poolings)
     limit = _token_limit(model, folder, max_token_count)
-    return LoadedBiEncoder(
-        folder=folder,
-        fingerprint=fingerprints.fingerprint(
-            folder.path, effective={"max_token_count": limit, "query_prompt": query, "passage_prompt": passage}
+    return LoadedModel(
+        facts=BiEncoderFacts(
+            fingerprint=fingerprints.fingerprint(
+                folder.path, effective={"max_token_count": limit, "query_prompt": query, "passage_prompt": passage}
+            ),
+            max_token_count=limit,
+            padding=_padding(model),
+            dimension=int(model.get_embedding_dimension()),
+            query_prompt=query,
+            passage_prompt=passage,
+            prompt_is_pooled=prompt_is_pooled,
+            similarity=model.similarity_fn_name,
+            # A stored truncation shortens the vectors after they were normalised.
+            normalized=isinstance(list(model)[-1], Normalize) and model.truncate_dim is None,
         ),
-        max_token_count=limit,
         tokenizer=model.tokenizer.backend_tokenizer,
-        padding=_padding(model),
         module=model,
         placement=placement,
-        dimension=int(model.get_embedding_dimension()),
-        query_prompt=query,
-        passage_prompt=passage,
-        prompt_is_pooled=prompt_is_pooled,
-        similarity=model.similarity_fn_name,
-        # A stored truncation shortens the vectors after they were normalised.
-        normalized=isinstance(list(model)[-1], Normalize) and model.truncate_dim is None,
     )
 
 
 def load_cross_encoder(
     folder: ModelFolder, *, device: str = "auto", dtype: str = "auto", threads: int = 0, max_token_count: int = 0
-) -> LoadedCrossEncoder:
+) -> LoadedModel[CrossEncoderFacts]:
     """Loads a cross-encoder. Raises NotFound or FailedPrecondition, in one sentence that names the folder."""
     tensors = check_folder(folder.path)
-    mixing = read_mixing(folder.path)
     if folder.weights_sha256:
         check_weights(folder.path, folder.weights_sha256)
     with _quiet_libraries():
@@ -152,21 +111,21 @@ def load_cross_encoder(
     prompt = model.prompts.get(model.default_prompt_name or "", "") or ""
     limit = _token_limit(model, folder, max_token_count)
     activation_name = _activation_name(model.activation_fn)
-    return LoadedCrossEncoder(
-        folder=folder,
-        fingerprint=fingerprints.fingerprint(
-            folder.path, effective={"max_token_count": limit, "prompt": prompt, "activation": activation_name}
+    return LoadedModel(
+        facts=CrossEncoderFacts(
+            fingerprint=fingerprints.fingerprint(
+                folder.path, effective={"max_token_count": limit, "prompt": prompt, "activation": activation_name}
+            ),
+            max_token_count=limit,
+            padding=_padding(model),
+            labels=_labels(model),
+            activation_name=activation_name,
+            prompt=prompt,
         ),
-        max_token_count=limit,
         tokenizer=model.tokenizer.backend_tokenizer,
-        padding=_padding(model),
         module=model,
         placement=placement,
-        labels=_labels(model),
-        activation_name=activation_name,
         activation=model.activation_fn,
-        prompt=prompt,
-        mixing=mixing,
     )
 
 

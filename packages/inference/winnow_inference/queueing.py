@@ -5,13 +5,20 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 from typing import Any
 
-from winnow_inference.batching import choose_batch, fitting_prefix
+from winnow_inference.batching import BatchBounds, choose_batch, fitting_prefix
+from winnow_inference.costs import CostModel
 from winnow_inference.sequences import TokenSequence
+
+# A batch is chosen among the first sequences that wait, as many as fill about this many batches: more would match
+# lengths no better, and cost more to look at than they save.
+_WINDOW_BATCHES = 16
+_WINDOW_COUNT = 256
 
 
 class Priority(Enum):
@@ -33,12 +40,13 @@ class Request:
         self.priority = priority
         self.deadline = deadline
         """Time of `time.monotonic()` after which nobody wants the results; None: never."""
-        self.in_order = in_order
         self.tokens = sum(map(len, sequences))
         """Tokens in all."""
-        # In any order: the longest first, so that neighbours in the queue are of like length.
-        self.waiting = sorted(range(len(sequences)), key=lambda i: 0 if in_order else -len(sequences[i]))
-        """Positions of the sequences that have not gone to the device."""
+        self.in_order = in_order
+        self.waiting: deque[int] = deque(self._in_sequence(range(len(sequences))))
+        """Positions of the sequences that are in the queue."""
+        self.waiting_tokens = self.tokens
+        """Tokens of those."""
         self.unanswered = len(sequences)
         """Sequences whose results the caller has not taken yet."""
         self.outcomes: asyncio.Queue[Any] = asyncio.Queue()
@@ -49,6 +57,25 @@ class Request:
         """When it came into the queue."""
         self.began = float("inf")
         """When its first batch began."""
+
+    def _in_sequence(self, indexes: Collection[int]) -> list[int]:
+        # In any order: the longest first, so that neighbours in the queue are of like length.
+        return sorted(indexes, key=lambda i: i if self.in_order else (-len(self.sequences[i]), i))
+
+    def take(self, indexes: Collection[int]) -> None:
+        """Takes sequences out of the queue."""
+        taken = set(indexes)
+        self.waiting = deque(index for index in self.waiting if index not in taken)
+        self.waiting_tokens -= sum(len(self.sequences[index]) for index in taken)
+
+    def put_back(self, indexes: Collection[int]) -> None:
+        """Puts sequences that were taken, but not run, back where they were."""
+        self.waiting = deque(self._in_sequence([*self.waiting, *indexes]))
+        self.waiting_tokens += sum(len(self.sequences[index]) for index in indexes)
+
+    def is_wanted(self, now: float) -> bool:
+        """Somebody still waits for its results."""
+        return not self.closed and (self.deadline is None or self.deadline > now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,15 +92,14 @@ class Item:
 
 
 class Queue:
-    """The waiting requests. Interactive ones go first, bulk ones that have been passed over too long before them."""
+    """The waiting requests, by class. Requests of one class take turns."""
 
-    def __init__(self, *, token_budget: int, max_count: int, window_count: int, bulk_patience: float) -> None:
-        self._token_budget = token_budget
-        self._max_count = max_count
-        self._window_count = window_count
-        self._bulk_patience = bulk_patience
+    def __init__(self, *, costs: CostModel, bounds: BatchBounds) -> None:
+        self._costs = costs
+        self._bounds = bounds
         self._classes: dict[Priority, deque[Request]] = {priority: deque() for priority in Priority}
-        self._bulk_served = 0.0
+        self._last_turn: dict[Priority, Request] = {}
+        self._served = dict.fromkeys(Priority, 0.0)
         self.tokens = 0
         """Tokens that wait, over all requests."""
 
@@ -82,71 +108,102 @@ class Queue:
         for waiting in self._classes.values():
             yield from waiting
 
+    def of_class(self, priority: Priority) -> Collection[Request]:
+        """The requests of a class that have something waiting, in turn."""
+        return self._classes[priority]
+
+    def passed_over_seconds(self, priority: Priority, now: float) -> float:
+        """How long a class has had something waiting and got no batch; 0 if nothing of it waits."""
+        return now - self._served[priority] if self._classes[priority] else 0.0
+
     def add(self, request: Request) -> None:
         """Puts a request at the end of its class."""
         request.admitted = time.monotonic()
-        if request.priority is Priority.BULK and not self._classes[Priority.BULK]:
-            self._bulk_served = request.admitted
+        waiting = self._classes[request.priority]
+        if not waiting:
+            self._served[request.priority] = request.admitted
         if request.waiting:
-            self._classes[request.priority].append(request)
-            self.tokens += request.tokens
+            # The one request that waits has just had its turn: the newcomer goes first.
+            if len(waiting) == 1 and waiting[0] is self._last_turn.get(request.priority):
+                waiting.appendleft(request)
+            else:
+                waiting.append(request)
+            self.tokens += request.waiting_tokens
 
     def withdraw(self, request: Request) -> None:
         """Drops what a request still has waiting; nothing happens if it has nothing."""
         if request.waiting:
-            self.tokens -= sum(len(request.sequences[index]) for index in request.waiting)
-            request.waiting = []
-            with_others = self._classes[request.priority]
-            if request in with_others:
-                with_others.remove(request)
+            self.tokens -= request.waiting_tokens
+            request.waiting_tokens = 0
+            request.waiting.clear()
+            self._classes[request.priority].remove(request)
 
     def expired(self, now: float) -> list[Request]:
         """The requests whose deadline has passed; they stay until withdrawn."""
-        return [request for request in self.requests() if request.deadline is not None and request.deadline <= now]
+        return [request for request in self.requests() if not request.is_wanted(now)]
 
-    def next_batch(self, now: float) -> list[Item]:
-        """Takes the sequences of the next batch out of the queue; empty if nothing waits."""
-        interactive, bulk = self._classes[Priority.INTERACTIVE], self._classes[Priority.BULK]
-        overdue = bool(bulk) and now - self._bulk_served > self._bulk_patience
-        source = bulk if overdue or not interactive else interactive
+    def next_batch(self, priority: Priority, now: float) -> list[Item]:
+        """Takes the sequences of the class's next batch out of the queue; empty if nothing waits."""
+        source = self._classes[priority]
         if not source:
             return []
-        if source is bulk:
-            self._bulk_served = now
+        self._served[priority] = now
         window = self._window(source)
         chosen = [
             window[position]
             for position in choose_batch(
-                [len(item.sequence) for item in window], token_budget=self._token_budget, max_count=self._max_count
+                [len(item.sequence) for item in window], costs=self._costs, bounds=self._bounds
             )
         ]
         self._take(source, chosen)
         return chosen
 
+    def put_back(self, items: Sequence[Item]) -> None:
+        """Puts a batch that has not begun back, at the head of its class."""
+        for request, indexes in reversed(_by_request(items).items()):
+            if request.closed:
+                continue
+            if not request.waiting:
+                self._classes[request.priority].appendleft(request)
+            request.put_back(indexes)
+            self.tokens += sum(len(request.sequences[index]) for index in indexes)
+
     def _window(self, source: deque[Request]) -> list[Item]:
         window: list[Item] = []
+        seconds = 0.0
         for request in source:
-            if len(window) >= self._window_count:
-                break
-            offered = request.waiting[: self._window_count - len(window)]
+            offered: list[int] = []
+            for index in islice(request.waiting, _WINDOW_COUNT - len(window)):
+                offered.append(index)
+                seconds += self._costs.seconds(1, len(request.sequences[index]))
+                if seconds > _WINDOW_BATCHES * self._bounds.seconds:
+                    break
             if request.in_order:
                 # No more than one batch of it at a time, or a later sequence could go before an earlier one.
                 lengths = [len(request.sequences[index]) for index in offered]
-                offered = offered[: fitting_prefix(lengths, token_budget=self._token_budget, max_count=self._max_count)]
+                offered = offered[: fitting_prefix(lengths, costs=self._costs, bounds=self._bounds)]
             window.extend(Item(request, index) for index in offered)
+            if seconds > _WINDOW_BATCHES * self._bounds.seconds or len(window) >= _WINDOW_COUNT:
+                break
         return window
 
     def _take(self, source: deque[Request], chosen: Sequence[Item]) -> None:
-        taken: dict[Request, set[int]] = {}
-        for item in chosen:
-            taken.setdefault(item.request, set()).add(item.index)
-            self.tokens -= len(item.sequence)
-        for request, indexes in taken.items():
-            request.waiting = [index for index in request.waiting if index not in indexes]
         head = source[0]
-        for request in taken:
+        for request, indexes in _by_request(chosen).items():
+            request.take(indexes)
+            self.tokens -= sum(len(request.sequences[index]) for index in indexes)
             if not request.waiting:
                 source.remove(request)
         # Requests take turns: a long one does not hold up those behind it.
         if source and source[0] is head:
             source.rotate(-1)
+            self._last_turn[head.priority] = head
+        else:
+            self._last_turn.pop(head.priority, None)
+
+
+def _by_request(items: Sequence[Item]) -> dict[Request, list[int]]:
+    found: dict[Request, list[int]] = {}
+    for item in items:
+        found.setdefault(item.request, []).append(item.index)
+    return found

@@ -27,3 +27,8 @@ class TokenSequence:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @classmethod
+    def blank(cls, length: int) -> TokenSequence:
+        """A sequence of that many tokens that says nothing: id 0, which every vocabulary has."""
+        return cls(np.zeros(length, dtype=np.int32), np.zeros(length, dtype=np.int32))

@@ -10,9 +10,9 @@ from winnow.embedder.v1 import embedder_pb2_grpc as pb_grpc
 from winnow_embedder.servicer import SERVICE_NAME, EmbedderLimits, EmbedderServicer
 from winnow_embedder.settings import EmbedderSettings
 from winnow_inference.bi_encoder import BiEncoder
-from winnow_inference.loading import LoadedBiEncoder, load_bi_encoder
-from winnow_inference.locating import default_bi_encoder, locate
-from winnow_inference.runner import runner_limits
+from winnow_inference.facts import BiEncoderFacts
+from winnow_inference.limits import runner_limits
+from winnow_inference.opening import OpenModel, open_bi_encoder
 from winnow_rpc import telemetry
 from winnow_rpc.faults import InvalidArgument
 from winnow_rpc.serving import Service
@@ -22,33 +22,35 @@ log = telemetry.get_logger("winnow.embedder")
 
 async def assemble(settings: EmbedderSettings) -> Service:
     """The service, its model loaded and its engine made. Raises a Fault in one sentence if that cannot be."""
-    model = await asyncio.to_thread(load_model, settings)
-    encoder = BiEncoder(model, runner_limits(settings, on_cpu=model.placement.device == "cpu"))
-    return await serve_with(encoder, settings)
+    model = await asyncio.to_thread(open_bi_encoder, settings)
+    return await serve_with(model, settings)
 
 
-async def serve_with(encoder: BiEncoder, settings: EmbedderSettings) -> Service:
-    """The service over an encoder that has not been started yet."""
-    model = encoder.model
+async def serve_with(model: OpenModel[BiEncoderFacts], settings: EmbedderSettings) -> Service:
+    """The service over a model."""
+    facts = model.facts
+    encoder = BiEncoder(model, runner_limits(settings, max_token_count=facts.max_token_count))
     limits = EmbedderLimits(
         max_text_count=settings.max_text_count,
         max_text_bytes=settings.max_text_bytes,
         max_message_bytes=settings.max_message_bytes,
         stream_read_ahead=settings.stream_read_ahead,
-        matryoshka_dimensions=_falling(settings.matryoshka_dimensions, full=model.dimension),
+        matryoshka_dimensions=_falling(settings.matryoshka_dimensions, full=facts.dimension),
     )
     await encoder.start()
     engine = encoder.engine
     log.info(
         "model loaded",
         model=model.folder.id,
-        fingerprint=model.fingerprint[:12],
+        fingerprint=facts.fingerprint[:12],
         engine=engine.name,
         device=engine.device,
         dtype=engine.dtype,
+        streams=engine.streams,
         threads=engine.threads,
-        dimension=model.dimension,
-        max_tokens=model.max_token_count,
+        why=engine.reason,
+        dimension=facts.dimension,
+        max_tokens=facts.max_token_count,
     )
 
     def register(server: grpc.aio.Server) -> None:
@@ -56,22 +58,6 @@ async def serve_with(encoder: BiEncoder, settings: EmbedderSettings) -> Service:
 
     return Service(
         name="embedder", register=register, service_names=[SERVICE_NAME], probe=encoder.probe, close=encoder.close
-    )
-
-
-def load_model(settings: EmbedderSettings) -> LoadedBiEncoder:
-    """The model that the settings name, or the one that ships with Winnow."""
-    folder = (
-        locate(settings.model, revision=settings.revision, offline=settings.offline)
-        if settings.model
-        else default_bi_encoder()
-    )
-    return load_bi_encoder(
-        folder,
-        device=settings.device,
-        dtype=settings.dtype,
-        threads=settings.threads,
-        max_token_count=settings.max_token_count,
     )
 
 

@@ -121,28 +121,34 @@ class EmbedderServicer(pb_grpc.EmbedderServiceServicer):
         query = _is_query(request.input_type, field="input_type")
         self._check_texts(request.texts, field="texts", may_be_blank=True)
         counts = await self._encoder.count_tokens(request.texts, query=query)
-        return pb.CountTokensResponse(token_counts=counts, max_token_count=self._encoder.model.max_token_count)
+        return pb.CountTokensResponse(token_counts=counts, max_token_count=self._encoder.facts.max_token_count)
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         """Describes the model."""
-        model, engine, limits = self._encoder.model, self._encoder.engine, self._limits
+        folder, facts, engine, limits = (
+            self._encoder.model.folder,
+            self._encoder.facts,
+            self._encoder.engine,
+            self._limits,
+        )
         return pb.GetModelResponse(
             model=pb.Model(
-                id=model.folder.id,
-                revision=model.folder.revision,
-                fingerprint=model.fingerprint,
-                dimension=model.dimension,
+                id=folder.id,
+                revision=folder.revision,
+                fingerprint=facts.fingerprint,
+                dimension=facts.dimension,
                 matryoshka_dimensions=limits.matryoshka_dimensions,
-                max_token_count=model.max_token_count,
-                query_prompt=model.query_prompt,
-                passage_prompt=model.passage_prompt,
-                similarity=_SIMILARITIES[model.similarity],
-                normalized=model.normalized,
+                max_token_count=facts.max_token_count,
+                query_prompt=facts.query_prompt,
+                passage_prompt=facts.passage_prompt,
+                similarity=_SIMILARITIES[facts.similarity],
+                normalized=facts.normalized,
                 engine=pb.Engine(
                     name=engine.name,
                     device=engine.device,
                     dtype=engine.dtype,
                     thread_count=engine.threads,
+                    stream_count=engine.streams,
                     reason=engine.reason,
                 ),
                 limits=pb.Limits(
@@ -177,7 +183,7 @@ class EmbedderServicer(pb_grpc.EmbedderServiceServicer):
             deadline=deadline,
             wait_for_room=wait_for_room,
         )
-        return _response(embedded, half=options.half, fingerprint=self._encoder.model.fingerprint)
+        return _response(embedded, half=options.half, fingerprint=self._encoder.facts.fingerprint)
 
     def _check_texts(self, texts: Sequence[str], *, field: str, may_be_blank: bool = False) -> None:
         limits = self._limits
@@ -191,8 +197,8 @@ class EmbedderServicer(pb_grpc.EmbedderServiceServicer):
 
     def _options(self, options: pb.EmbedOptions, *, default_priority: Priority) -> _Options:
         query = _is_query(options.input_type, field="options.input_type")
-        check_fingerprint(options.model_fingerprint, loaded=self._encoder.model.fingerprint)
-        full = self._encoder.model.dimension
+        check_fingerprint(options.model_fingerprint, loaded=self._encoder.facts.fingerprint)
+        full = self._encoder.facts.dimension
         check_dimensions(options.dimensions, offered=self._limits.matryoshka_dimensions, full=full)
         if options.truncation_side not in _TRUNCATIONS:
             raise _unknown("options.truncation_side", options.truncation_side)

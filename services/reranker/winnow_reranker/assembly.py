@@ -9,9 +9,10 @@ import grpc
 
 from winnow.reranker.v1 import reranker_pb2_grpc as pb_grpc
 from winnow_inference.cross_encoder import CrossEncoder
-from winnow_inference.loading import LoadedCrossEncoder, load_cross_encoder
-from winnow_inference.locating import ModelFolder, locate
-from winnow_inference.runner import runner_limits
+from winnow_inference.facts import CrossEncoderFacts
+from winnow_inference.limits import runner_limits
+from winnow_inference.locating import ModelFolder
+from winnow_inference.opening import OpenModel, open_cross_encoder
 from winnow_reranker.servicer import SERVICE_NAME, RerankerLimits, RerankerServicer
 from winnow_reranker.settings import RerankerSettings
 from winnow_rpc import telemetry
@@ -23,14 +24,14 @@ log = telemetry.get_logger("winnow.reranker")
 
 async def assemble(settings: RerankerSettings) -> Service:
     """The service, its model loaded and its engine made. Raises a Fault in one sentence if that cannot be."""
-    model = await asyncio.to_thread(load_model, settings)
-    encoder = CrossEncoder(model, runner_limits(settings, on_cpu=model.placement.device == "cpu"))
-    return await serve_with(encoder, settings)
+    model = await asyncio.to_thread(open_cross_encoder, settings, default=default_model)
+    return await serve_with(model, settings)
 
 
-async def serve_with(encoder: CrossEncoder, settings: RerankerSettings) -> Service:
-    """The service over an encoder that has not been started yet."""
-    model = encoder.model
+async def serve_with(model: OpenModel[CrossEncoderFacts], settings: RerankerSettings) -> Service:
+    """The service over a model."""
+    facts = model.facts
+    encoder = CrossEncoder(model, runner_limits(settings, max_token_count=facts.max_token_count))
     limits = RerankerLimits(
         max_document_count=settings.max_document_count,
         max_text_bytes=settings.max_text_bytes,
@@ -41,15 +42,17 @@ async def serve_with(encoder: CrossEncoder, settings: RerankerSettings) -> Servi
     log.info(
         "model loaded",
         model=model.folder.id,
-        fingerprint=model.fingerprint[:12],
+        fingerprint=facts.fingerprint[:12],
         engine=engine.name,
         device=engine.device,
         dtype=engine.dtype,
+        streams=engine.streams,
         threads=engine.threads,
-        labels=len(model.labels),
-        activation=model.activation_name,
+        why=engine.reason,
+        labels=len(facts.labels),
+        activation=facts.activation_name,
         mixing=model.mixing is not None,
-        max_tokens=model.max_token_count,
+        max_tokens=facts.max_token_count,
     )
 
     def register(server: grpc.aio.Server) -> None:
@@ -68,20 +71,4 @@ def default_model() -> ModelFolder:
     raise NotFound(
         "no model is set and none is found beside the code: set --model or WINNOW_RERANKER_MODEL",
         reason="MODEL_NOT_FOUND",
-    )
-
-
-def load_model(settings: RerankerSettings) -> LoadedCrossEncoder:
-    """The model that the settings name, or the one that ships with Winnow."""
-    folder = (
-        locate(settings.model, revision=settings.revision, offline=settings.offline)
-        if settings.model
-        else default_model()
-    )
-    return load_cross_encoder(
-        folder,
-        device=settings.device,
-        dtype=settings.dtype,
-        threads=settings.threads,
-        max_token_count=settings.max_token_count,
     )

@@ -111,21 +111,22 @@ class RerankerServicer(pb_grpc.RerankerServiceServicer):
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
         """Describes the model."""
-        model, engine, limits = self._encoder.model, self._encoder.engine, self._limits
+        model, facts, engine, limits = self._encoder.model, self._encoder.facts, self._encoder.engine, self._limits
         return pb.GetModelResponse(
             model=pb.Model(
                 id=model.folder.id,
                 revision=model.folder.revision,
-                fingerprint=model.fingerprint,
-                max_token_count=model.max_token_count,
-                labels=model.labels,
-                activation=model.activation_name,
+                fingerprint=facts.fingerprint,
+                max_token_count=facts.max_token_count,
+                labels=facts.labels,
+                activation=facts.activation_name,
                 recommended_mixing=_mixing(model.mixing),
                 engine=pb.Engine(
                     name=engine.name,
                     device=engine.device,
                     dtype=engine.dtype,
                     thread_count=engine.threads,
+                    stream_count=engine.streams,
                     reason=engine.reason,
                 ),
                 limits=pb.Limits(
@@ -139,7 +140,7 @@ class RerankerServicer(pb_grpc.RerankerServiceServicer):
         )
 
     def _options(self, options: pb.RerankOptions) -> tuple[PairTruncation, Priority]:
-        validation.check_fingerprint(options.model_fingerprint, loaded=self._encoder.model.fingerprint)
+        validation.check_fingerprint(options.model_fingerprint, loaded=self._encoder.facts.fingerprint)
         if options.truncation_policy not in _TRUNCATIONS:
             raise _unknown("options.truncation_policy", options.truncation_policy)
         if options.priority not in _PRIORITIES:
@@ -148,7 +149,7 @@ class RerankerServicer(pb_grpc.RerankerServiceServicer):
 
     def _check_rerank(self, query: str, documents: Sequence[str]) -> None:
         limits = self._limits
-        validation.check_can_rerank(self._encoder.model.labels)
+        validation.check_can_rerank(self._encoder.facts.labels)
         validation.check_query(query, max_bytes=limits.max_text_bytes)
         validation.check_count(len(documents), limit=limits.max_document_count, field="documents")
         named = [(f"documents[{index}]", text) for index, text in enumerate(documents)]
@@ -166,7 +167,7 @@ class RerankerServicer(pb_grpc.RerankerServiceServicer):
                 tokenize_micros=scored.tokenize_micros,
                 inference_micros=scored.inference_micros,
             ),
-            model_fingerprint=self._encoder.model.fingerprint,
+            model_fingerprint=self._encoder.facts.fingerprint,
         )
 
 

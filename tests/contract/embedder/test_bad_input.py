@@ -9,7 +9,8 @@ import pytest
 from tests.contract.embedder.served import Stub, serving
 from tests.models.gated_engine import GatedEngine
 from winnow.embedder.v1 import embedder_pb2 as pb
-from winnow_inference.loading import LoadedBiEncoder
+from winnow_inference.facts import BiEncoderFacts
+from winnow_inference.opening import OpenModel
 from winnow_rpc.faults import DeadlineExceeded, FailedPrecondition, Fault, InvalidArgument, ResourceExhausted
 from winnow_rpc.status import fault_from_rpc_error
 
@@ -47,7 +48,7 @@ async def refusal(call: Any) -> Fault:
     ],
 )
 async def test_a_bad_request_is_refused_by_field_and_limit(
-    tiny_model: LoadedBiEncoder, bad: pb.EmbedTextsRequest, field: str, says: str
+    tiny_model: OpenModel[BiEncoderFacts], bad: pb.EmbedTextsRequest, field: str, says: str
 ) -> None:
     async with serving(tiny_model, max_text_count=4, max_text_bytes=200) as (stub, _):
         fault = await refusal(stub.EmbedTexts(bad))
@@ -66,7 +67,7 @@ async def test_every_bad_text_is_named_up_to_a_bound(tiny: Stub) -> None:
     assert len(fault.violations) == 20
 
 
-async def test_texts_at_the_limits_are_accepted(tiny_model: LoadedBiEncoder) -> None:
+async def test_texts_at_the_limits_are_accepted(tiny_model: OpenModel[BiEncoderFacts]) -> None:
     async with serving(tiny_model, max_text_count=4, max_text_bytes=200) as (stub, _):
         response = await stub.EmbedTexts(request(["é" * 100] * 4))
     assert response.vectors.count == 4
@@ -85,17 +86,17 @@ async def test_a_text_of_a_megabyte_is_cut_and_reported(real: Stub) -> None:
 
 
 async def test_another_model_than_the_one_expected_is_refused_and_both_are_named(
-    tiny: Stub, tiny_model: LoadedBiEncoder
+    tiny: Stub, tiny_model: OpenModel[BiEncoderFacts]
 ) -> None:
     fault = await refusal(tiny.EmbedTexts(request(["bread"], model_fingerprint="f" * 64)))
     assert isinstance(fault, FailedPrecondition)
-    assert fault.metadata == {"expected": "f" * 64, "loaded": tiny_model.fingerprint}
+    assert fault.metadata == {"expected": "f" * 64, "loaded": tiny_model.facts.fingerprint}
     assert "f" * 64 in fault.message
-    assert tiny_model.fingerprint in fault.message
-    await tiny.EmbedTexts(request(["bread"], model_fingerprint=tiny_model.fingerprint))
+    assert tiny_model.facts.fingerprint in fault.message
+    await tiny.EmbedTexts(request(["bread"], model_fingerprint=tiny_model.facts.fingerprint))
 
 
-async def test_a_full_queue_is_refused_with_the_time_to_come_back(tiny_model: LoadedBiEncoder) -> None:
+async def test_a_full_queue_is_refused_with_the_time_to_come_back(tiny_model: OpenModel[BiEncoderFacts]) -> None:
     engine = GatedEngine(16)
     async with serving(tiny_model, engine=engine, max_queued_tokens=100) as (stub, _):
         engine.gate.clear()
@@ -110,7 +111,7 @@ async def test_a_full_queue_is_refused_with_the_time_to_come_back(tiny_model: Lo
         await asyncio.gather(calls[0], *waiting, return_exceptions=True)
 
 
-async def test_a_deadline_that_passes_in_the_queue_drops_the_work(tiny_model: LoadedBiEncoder) -> None:
+async def test_a_deadline_that_passes_in_the_queue_drops_the_work(tiny_model: OpenModel[BiEncoderFacts]) -> None:
     engine = GatedEngine(16)
     async with serving(tiny_model, engine=engine) as (stub, _):
         engine.gate.clear()

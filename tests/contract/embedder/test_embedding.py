@@ -1,13 +1,15 @@
 """What comes back is what sentence-transformers gives, whatever a text is sent together with."""
 
 import random
+from typing import Any
 
 import numpy as np
 
 from tests.contract.embedder.served import Stub, serving
 from winnow.embedder.v1 import embedder_pb2 as pb
 from winnow.embedder.v1 import embedder_pb2_grpc as pb_grpc
-from winnow_inference.loading import LoadedBiEncoder
+from winnow_inference.facts import BiEncoderFacts
+from winnow_inference.opening import OpenModel
 
 TEXT = "the river runs past a city of old stone houses under seven bridges to the sea where ships wait"
 WORDS = TEXT.split()
@@ -32,8 +34,8 @@ async def embed(stub: Stub, texts: list[str], options: pb.EmbedOptions = PASSAGE
     return matrix(response.vectors)
 
 
-async def test_vectors_are_those_of_sentence_transformers(real: Stub, real_model: LoadedBiEncoder) -> None:
-    ours, theirs = await embed(real, TEXTS), real_model.module.encode(TEXTS)
+async def test_vectors_are_those_of_sentence_transformers(real: Stub, library: Any) -> None:
+    ours, theirs = await embed(real, TEXTS), library.encode(TEXTS)
     cosines = (ours * theirs).sum(axis=1) / np.linalg.norm(ours, axis=1) / np.linalg.norm(theirs, axis=1)
     assert cosines.min() > 0.9999
     np.testing.assert_allclose(ours, theirs, atol=FLOAT32_TOLERANCE)
@@ -59,36 +61,38 @@ async def test_half_precision_vectors_are_the_same_vectors_rounded(real: Stub) -
     np.testing.assert_allclose(matrix(response.vectors), await embed(real, TEXTS[:4]), atol=FLOAT16_TOLERANCE)
 
 
-async def test_the_report_counts_tokens_cuts_and_time(real: Stub, real_model: LoadedBiEncoder) -> None:
+async def test_the_report_counts_tokens_cuts_and_time(
+    real: Stub, real_model: OpenModel[BiEncoderFacts], library: Any
+) -> None:
     response = await real.EmbedTexts(pb.EmbedTextsRequest(texts=TEXTS, options=PASSAGE))
-    lengths = [len(ids) for ids in real_model.module.tokenizer(TEXTS, truncation=False)["input_ids"]]
+    lengths = [len(ids) for ids in library.tokenizer(TEXTS, truncation=False)["input_ids"]]
     report = response.report
     assert report.token_count == sum(min(length, 256) for length in lengths)
     assert [(cut.index, cut.kept_token_count, cut.dropped_token_count) for cut in report.truncations] == [
         (index, 254, length - 256) for index, length in enumerate(lengths) if length > 256
     ]
     assert len(report.truncations) == 1
-    assert report.model_fingerprint == real_model.fingerprint
+    assert report.model_fingerprint == real_model.facts.fingerprint
     assert report.timing.tokenize_micros > 0
     assert report.timing.inference_micros > 1000
 
 
-async def test_tokens_are_counted_as_the_model_sees_them(real: Stub, real_model: LoadedBiEncoder) -> None:
+async def test_tokens_are_counted_as_the_model_sees_them(real: Stub, library: Any) -> None:
     request = pb.CountTokensRequest(texts=[*TEXTS, ""], input_type=pb.INPUT_TYPE_QUERY)
     response = await real.CountTokens(request)
-    tokenizer = real_model.module.tokenizer
+    tokenizer = library.tokenizer
     assert list(response.token_counts) == [
         len(ids) for ids in tokenizer([*TEXTS, ""], truncation=False, verbose=False)["input_ids"]
     ]
     assert response.max_token_count == 256
 
 
-async def test_queries_and_passages_get_their_prompts(tiny: Stub, tiny_model: LoadedBiEncoder) -> None:
+async def test_queries_and_passages_get_their_prompts(tiny: Stub, tiny_library: Any) -> None:
     texts = ["what is bread", "the city of paris"]
     query = pb.EmbedOptions(input_type=pb.INPUT_TYPE_QUERY)
     queries, passages = await embed(tiny, texts, query), await embed(tiny, texts)
-    np.testing.assert_allclose(queries, tiny_model.module.encode_query(texts), atol=FLOAT32_TOLERANCE)
-    np.testing.assert_allclose(passages, tiny_model.module.encode_document(texts), atol=FLOAT32_TOLERANCE)
+    np.testing.assert_allclose(queries, tiny_library.encode_query(texts), atol=FLOAT32_TOLERANCE)
+    np.testing.assert_allclose(passages, tiny_library.encode_document(texts), atol=FLOAT32_TOLERANCE)
     assert np.abs(queries - passages).max() > 0.01
 
 
@@ -99,7 +103,9 @@ async def test_the_beginning_can_be_cut_instead_of_the_end(tiny: Stub) -> None:
     np.testing.assert_allclose(await embed(tiny, [text], options), expected, atol=FLOAT32_TOLERANCE)
 
 
-async def test_shorter_vectors_are_the_first_components_at_length_one_again(tiny_model: LoadedBiEncoder) -> None:
+async def test_shorter_vectors_are_the_first_components_at_length_one_again(
+    tiny_model: OpenModel[BiEncoderFacts],
+) -> None:
     options = pb.EmbedOptions(input_type=pb.INPUT_TYPE_PASSAGE, dimensions=4)
     async with serving(tiny_model, matryoshka_dimensions=(4, 8)) as (stub, _):
         described = (await stub.GetModel(pb.GetModelRequest())).model
@@ -111,13 +117,14 @@ async def test_shorter_vectors_are_the_first_components_at_length_one_again(tiny
     np.testing.assert_allclose(same, whole[:1], atol=FLOAT32_TOLERANCE)
 
 
-async def test_the_model_is_described(real: Stub, real_model: LoadedBiEncoder) -> None:
+async def test_the_model_is_described(real: Stub, real_model: OpenModel[BiEncoderFacts]) -> None:
     model = (await real.GetModel(pb.GetModelRequest())).model
-    assert (model.id, model.revision, model.fingerprint) == ("all-MiniLM-L6-v2", "", real_model.fingerprint)
+    assert (model.id, model.revision, model.fingerprint) == ("all-MiniLM-L6-v2", "", real_model.facts.fingerprint)
     assert (model.dimension, model.max_token_count, model.normalized) == (384, 256, True)
     assert (model.query_prompt, model.passage_prompt, model.similarity) == ("", "", pb.SIMILARITY_COSINE)
-    assert (model.engine.name, model.engine.device, model.engine.dtype) == ("torch", "cpu", "float32")
+    assert (model.engine.name, model.engine.device, model.engine.dtype) == ("openvino", "cpu", "float32")
     assert model.engine.thread_count > 0
+    assert model.engine.stream_count > 0
     assert model.engine.reason
     assert model.limits.max_text_count == 1024
     assert model.limits.max_text_bytes == 2 * 1024 * 1024

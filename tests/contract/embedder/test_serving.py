@@ -16,7 +16,8 @@ from tests.contract.embedder.served import serving
 from tests.models.gated_engine import GatedEngine
 from winnow.embedder.v1 import embedder_pb2 as pb
 from winnow_inference.engines.base import EngineLost
-from winnow_inference.loading import LoadedBiEncoder
+from winnow_inference.facts import BiEncoderFacts
+from winnow_inference.opening import OpenModel
 
 SERVICE = "winnow.embedder.v1.EmbedderService"
 SERVING, NOT_SERVING = health_pb2.HealthCheckResponse.SERVING, health_pb2.HealthCheckResponse.NOT_SERVING
@@ -30,7 +31,7 @@ async def until(channel: grpc.aio.Channel, status: int) -> None:
             return
 
 
-async def test_health_follows_the_engine_down_and_up_again(tiny_model: LoadedBiEncoder) -> None:
+async def test_health_follows_the_engine_down_and_up_again(tiny_model: OpenModel[BiEncoderFacts]) -> None:
     engine = GatedEngine(16)
 
     def lose() -> None:
@@ -102,9 +103,11 @@ def test_a_real_process_says_what_it_loaded_serves_and_drains(tmp_path: Path) ->
             events.append(json.loads(line))
             if events[-1]["event"] == "serving":
                 break
-        assert [event["event"] for event in events] == ["model loaded", "listening", "serving"]
-        assert events[0]["model"] == str(folder)
-        assert events[0].keys() >= {"fingerprint", "device", "dtype", "dimension"}
+        # Before that it says what it prepares, where it has not done so before.
+        assert [event["event"] for event in events[-3:]] == ["model loaded", "listening", "serving"]
+        loaded = events[-3]
+        assert loaded["model"] == str(folder)
+        assert loaded.keys() >= {"fingerprint", "engine", "device", "dtype", "why", "dimension"}
         process.send_signal(signal.SIGTERM)
         _, rest = process.communicate(timeout=20)
         assert process.returncode == 0

@@ -9,7 +9,8 @@ import pytest
 from tests.contract.embedder.served import Stub, serving
 from tests.models.gated_engine import GatedEngine
 from winnow.embedder.v1 import embedder_pb2 as pb
-from winnow_inference.loading import LoadedBiEncoder
+from winnow_inference.facts import BiEncoderFacts
+from winnow_inference.opening import OpenModel
 from winnow_rpc.faults import InvalidArgument
 from winnow_rpc.status import fault_from_rpc_error, fault_of
 
@@ -70,7 +71,7 @@ async def test_a_stream_of_nothing_has_no_answers(tiny: Stub) -> None:
     assert await answers(tiny, [OPTIONS]) == []
 
 
-async def test_a_slow_reader_stops_its_own_stream_and_nobody_else_s(tiny_model: LoadedBiEncoder) -> None:
+async def test_a_slow_reader_stops_its_own_stream_and_nobody_else_s(tiny_model: OpenModel[BiEncoderFacts]) -> None:
     # 1,000 vectors of 16 numbers are 64 KB an answer: a few fill what gRPC itself buffers.
     engine, batches, size = GatedEngine(16), 400, 1000
 
@@ -92,7 +93,7 @@ async def test_a_slow_reader_stops_its_own_stream_and_nobody_else_s(tiny_model: 
         slow.cancel()
 
 
-async def test_no_more_batches_than_the_read_ahead_are_in_work(tiny_model: LoadedBiEncoder) -> None:
+async def test_no_more_batches_than_the_read_ahead_are_in_work(tiny_model: OpenModel[BiEncoderFacts]) -> None:
     engine = GatedEngine(16)
     async with serving(tiny_model, engine=engine, stream_read_ahead=3) as (stub, _):
         engine.gate.clear()
@@ -110,7 +111,7 @@ async def test_no_more_batches_than_the_read_ahead_are_in_work(tiny_model: Loade
     assert max(engine.sizes) == 3
 
 
-async def test_a_cancelled_stream_drops_its_queued_work(tiny_model: LoadedBiEncoder) -> None:
+async def test_a_cancelled_stream_drops_its_queued_work(tiny_model: OpenModel[BiEncoderFacts]) -> None:
     engine = GatedEngine(16)
     settings = {"max_batch_tokens": 300}
     async with serving(tiny_model, engine=engine, **settings) as (stub, _):
@@ -126,14 +127,14 @@ async def test_a_cancelled_stream_drops_its_queued_work(tiny_model: LoadedBiEnco
         assert engine.sequences <= 101
 
 
-async def test_bulk_streams_wait_for_room_instead_of_being_refused(tiny_model: LoadedBiEncoder) -> None:
+async def test_bulk_streams_wait_for_room_instead_of_being_refused(tiny_model: OpenModel[BiEncoderFacts]) -> None:
     async with serving(tiny_model, max_queued_tokens=200) as (stub, _):
         streams = [answers(stub, [OPTIONS, *(batch(*["bread"] * 40) for _ in range(5))]) for _ in range(3)]
         for found in await asyncio.gather(*streams):
             assert [answer.WhichOneof("outcome") for answer in found] == ["embedded"] * 5
 
 
-async def test_queries_overtake_a_bulk_stream(tiny_model: LoadedBiEncoder) -> None:
+async def test_queries_overtake_a_bulk_stream(tiny_model: OpenModel[BiEncoderFacts]) -> None:
     engine = GatedEngine(16)
     async with serving(tiny_model, engine=engine, max_batch_tokens=300) as (stub, _):
         engine.gate.clear()

@@ -2,37 +2,43 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import grpc
 
 from tests.models.gated_engine import GatedEngine
 from winnow.reranker.v1 import reranker_pb2_grpc as pb_grpc
-from winnow_inference.cross_encoder import CrossEncoder
-from winnow_inference.loading import LoadedCrossEncoder
-from winnow_inference.runner import runner_limits
-from winnow_reranker.assembly import serve_with
+from winnow_inference.facts import CrossEncoderFacts
+from winnow_inference.opening import OpenModel, open_cross_encoder
+from winnow_reranker.assembly import default_model, serve_with
 from winnow_reranker.settings import RerankerSettings
 from winnow_rpc.serving import RunningServer
 
 Stub = pb_grpc.RerankerServiceStub
 
 
+def open_tiny(folder: Path) -> OpenModel[CrossEncoderFacts]:
+    """A small model, computed as its library does."""
+    return open_cross_encoder(RerankerSettings(model=str(folder), device="cpu", engine="torch"), default=default_model)
+
+
 @contextlib.asynccontextmanager
 async def serving(
-    model: LoadedCrossEncoder, *, engine: GatedEngine | None = None, **settings: Any
+    model: OpenModel[CrossEncoderFacts], *, engine: GatedEngine | None = None, **settings: Any
 ) -> AsyncIterator[tuple[Stub, grpc.aio.Channel]]:
     """The service over a model, on a port of its own."""
     options = RerankerSettings.model_validate({"port": 0, "probe_seconds": 60, "drain_seconds": 0, **settings})
-    make_engine = (lambda: engine) if engine else None
-    encoder = CrossEncoder(model, runner_limits(options, on_cpu=True), make_engine=make_engine)
-    server = RunningServer(await serve_with(encoder, options), options)
+    if engine:
+        model = replace(model, make_engine=lambda: engine)
+    server = RunningServer(await serve_with(model, options), options)
     await server.start()
-    if engine:  # forget the first probe
-        await asyncio.to_thread(engine.began.acquire)
+    if engine:  # forget the warm-up and the first probe
+        while engine.began.acquire(blocking=False):
+            pass
         engine.sizes.clear()
     channel = grpc.aio.insecure_channel(server.address)
     try:

@@ -8,13 +8,13 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.contract.reranker.served import Stub, serving
+from tests.contract.reranker.served import Stub, open_tiny, serving
 from tests.models.gated_engine import GatedEngine
 from tests.models.tiny import build_cross_encoder
 from winnow.reranker.v1 import reranker_pb2 as pb
 from winnow_inference.engines.base import EngineLost
-from winnow_inference.loading import LoadedCrossEncoder, load_cross_encoder
-from winnow_inference.locating import ModelFolder
+from winnow_inference.facts import CrossEncoderFacts
+from winnow_inference.opening import OpenModel
 from winnow_rpc.faults import DeadlineExceeded, FailedPrecondition, Fault, InvalidArgument, Unavailable
 from winnow_rpc.status import fault_from_rpc_error
 
@@ -49,7 +49,7 @@ async def refusal(call: Any) -> Fault:
     ],
 )
 async def test_a_bad_request_is_refused_by_field_and_limit_also_as_a_stream(
-    tiny_model: LoadedCrossEncoder, bad: pb.RerankDocumentsRequest, field: str, says: str
+    tiny_model: OpenModel[CrossEncoderFacts], bad: pb.RerankDocumentsRequest, field: str, says: str
 ) -> None:
     async with serving(tiny_model, max_document_count=4, max_text_bytes=200) as (stub, _):
         calls = [stub.RerankDocuments(bad)]
@@ -75,7 +75,7 @@ async def test_a_bad_request_is_refused_by_field_and_limit_also_as_a_stream(
     ],
 )
 async def test_bad_pairs_are_refused_by_field(
-    tiny_model: LoadedCrossEncoder, pairs: list[tuple[str, str]], options: pb.RerankOptions | None, field: str
+    tiny_model: OpenModel[CrossEncoderFacts], pairs: list[tuple[str, str]], options: pb.RerankOptions | None, field: str
 ) -> None:
     async with serving(tiny_model, max_document_count=4, max_text_bytes=200) as (stub, _):
         bad = pb.ScorePairsRequest(pairs=[pb.TextPair(first=a, second=b) for a, b in pairs], options=options)
@@ -85,16 +85,16 @@ async def test_bad_pairs_are_refused_by_field(
 
 
 async def test_another_model_than_the_one_expected_is_refused_and_both_are_named(
-    tiny: Stub, tiny_model: LoadedCrossEncoder
+    tiny: Stub, tiny_model: OpenModel[CrossEncoderFacts]
 ) -> None:
     fault = await refusal(tiny.RerankDocuments(request(options=pb.RerankOptions(model_fingerprint="f" * 64))))
     assert isinstance(fault, FailedPrecondition)
-    assert fault.metadata == {"expected": "f" * 64, "loaded": tiny_model.fingerprint}
+    assert fault.metadata == {"expected": "f" * 64, "loaded": tiny_model.facts.fingerprint}
 
 
 async def test_a_model_with_several_labels_scores_pairs_but_does_not_rerank(tmp_path: Path) -> None:
     folder = build_cross_encoder(tmp_path / "m", labels=["no", "yes"])
-    model = load_cross_encoder(ModelFolder(path=folder, id="m"), device="cpu")
+    model = open_tiny(folder)
     async with serving(model) as (stub, _):
         fault = await refusal(stub.RerankDocuments(request()))
         await stub.ScorePairs(pb.ScorePairsRequest(pairs=[pb.TextPair(first="bread", second="cheese")]))
@@ -108,7 +108,7 @@ async def test_odd_documents_are_scored(tiny: Stub, text: str) -> None:
     assert len(response.scores) == 2
 
 
-async def test_a_cancelled_stream_drops_what_has_not_begun(tiny_model: LoadedCrossEncoder) -> None:
+async def test_a_cancelled_stream_drops_what_has_not_begun(tiny_model: OpenModel[CrossEncoderFacts]) -> None:
     engine = GatedEngine(1)
     async with serving(tiny_model, engine=engine, max_batch_tokens=50) as (stub, _):
         documents = ["cheese"] * 500
@@ -125,7 +125,7 @@ async def test_a_cancelled_stream_drops_what_has_not_begun(tiny_model: LoadedCro
         assert reached < 500
 
 
-async def test_a_deadline_in_the_middle_ends_the_call_and_the_work(tiny_model: LoadedCrossEncoder) -> None:
+async def test_a_deadline_in_the_middle_ends_the_call_and_the_work(tiny_model: OpenModel[CrossEncoderFacts]) -> None:
     engine = GatedEngine(1)
     async with serving(tiny_model, engine=engine, max_batch_tokens=50) as (stub, _):
         engine.gate.clear()
@@ -136,7 +136,9 @@ async def test_a_deadline_in_the_middle_ends_the_call_and_the_work(tiny_model: L
         assert engine.sequences <= 11
 
 
-async def test_a_lost_engine_is_unavailable_and_health_follows_it_down_and_up(tiny_model: LoadedCrossEncoder) -> None:
+async def test_a_lost_engine_is_unavailable_and_health_follows_it_down_and_up(
+    tiny_model: OpenModel[CrossEncoderFacts],
+) -> None:
     engine = GatedEngine(1)
 
     def lose() -> None:

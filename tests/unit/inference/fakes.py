@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from winnow_inference.engines.base import EngineDescription
+from winnow_inference.engines.base import EngineDescription, Lanes
 from winnow_inference.sequences import Matrix, TokenSequence
 
 
@@ -16,6 +16,7 @@ class FakeEngine:
 
     width = 2
     description = EngineDescription(name="fake", device="cpu", dtype="float32", threads=1, reason="for tests")
+    lanes = Lanes()
 
     def __init__(self) -> None:
         self.gate = threading.Event()
@@ -28,7 +29,11 @@ class FakeEngine:
         """Called with each batch; may raise."""
         self.closed = False
 
-    def run(self, batch: Sequence[TokenSequence]) -> Matrix:
+    def prepare(self, batch: Sequence[TokenSequence]) -> Sequence[TokenSequence]:
+        return batch
+
+    def run(self, prepared: Sequence[TokenSequence], lane: int) -> Matrix:
+        batch = prepared
         self.batches.append([int(sequence.ids[0]) for sequence in batch])
         self.began.release()
         assert self.gate.wait(10), "a test forgot to open the gate"

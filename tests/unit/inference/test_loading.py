@@ -26,22 +26,27 @@ def bi_encoder(tiny_bi_encoder: Path, copy_of: Callable[[Path], Path]) -> Path:
 
 def test_a_bi_encoder_says_what_it_is(bi_encoder: Path) -> None:
     model = load_bi_encoder(at(bi_encoder))
-    assert (model.dimension, model.max_token_count, model.similarity, model.normalized) == (16, 32, "cosine", True)
-    assert (model.query_prompt, model.passage_prompt) == ("query: ", "")
+    facts = model.facts
+    assert (facts.dimension, facts.max_token_count, facts.similarity, facts.normalized) == (16, 32, "cosine", True)
+    assert (facts.query_prompt, facts.passage_prompt) == ("query: ", "")
     assert model.placement.dtype == "float32"
 
 
 def test_fewer_tokens_may_be_read_and_that_is_another_fingerprint(bi_encoder: Path) -> None:
-    whole, short = load_bi_encoder(at(bi_encoder)), load_bi_encoder(at(bi_encoder), max_token_count=8)
+    whole, short = load_bi_encoder(at(bi_encoder)).facts, load_bi_encoder(at(bi_encoder), max_token_count=8).facts
     assert (whole.max_token_count, short.max_token_count) == (32, 8)
-    assert load_bi_encoder(at(bi_encoder), max_token_count=9999).fingerprint == whole.fingerprint != short.fingerprint
+    assert (
+        load_bi_encoder(at(bi_encoder), max_token_count=9999).facts.fingerprint
+        == whole.fingerprint
+        != short.fingerprint
+    )
 
 
 def test_no_more_tokens_are_read_than_the_model_has_positions_though_its_tokenizer_knows_no_limit(
     tmp_path: Path,
 ) -> None:
     folder = build_bi_encoder(tmp_path / "model", limit=24, tokenizer_limit=None)
-    assert load_bi_encoder(at(folder)).max_token_count == 24
+    assert load_bi_encoder(at(folder)).facts.max_token_count == 24
 
 
 def test_a_limit_that_leaves_no_room_for_text_is_refused(bi_encoder: Path) -> None:
@@ -72,8 +77,8 @@ def test_labels_and_activation_are_the_model_s_own(
     tmp_path: Path, activation: str | None, labels: list[str], name: str
 ) -> None:
     model = load_cross_encoder(at(build_cross_encoder(tmp_path / "model", labels=labels, activation=activation)))
-    assert model.labels == tuple(labels)
-    assert model.activation_name == name
+    assert model.facts.labels == tuple(labels)
+    assert model.facts.activation_name == name
 
 
 def broken_json(folder: Path, name: str) -> None:
@@ -200,18 +205,18 @@ def test_prompts_are_pooled_or_not_as_the_model_says(tmp_path: Path, include_pro
 
     folder = build_bi_encoder(tmp_path / "m", prompts={"query": "query: "}, include_prompt=include_prompt)
     model = load_bi_encoder(at(folder), device="cpu")
-    tokenizer = TextTokenizer(model.tokenizer, max_token_count=model.max_token_count)
-    queries = tokenizer.tokenize_texts(["what is bread", "music"], prompt=model.query_prompt).sequences
+    tokenizer = TextTokenizer(model.tokenizer, max_token_count=model.facts.max_token_count)
+    queries = tokenizer.tokenize_texts(["what is bread", "music"], prompt=model.facts.query_prompt).sequences
     passages = tokenizer.tokenize_texts(["bread is bread", "the river of berlin"]).sequences
     tokenizer.close()
     engine = TorchBiEncoder(
         model.module,
-        padding=model.padding,
+        padding=model.facts.padding,
         placement=model.placement,
         width=16,
-        prompt_is_pooled=model.prompt_is_pooled,
+        prompt_is_pooled=model.facts.prompt_is_pooled,
     )
-    together = engine.run([queries[0], passages[0], queries[1], passages[1]])
+    together = engine.run(engine.prepare([queries[0], passages[0], queries[1], passages[1]]), 0)
     np.testing.assert_allclose(together[[0, 2]], model.module.encode_query(["what is bread", "music"]), atol=1e-6)
     np.testing.assert_allclose(
         together[[1, 3]], model.module.encode_document(["bread is bread", "the river of berlin"]), atol=1e-6

@@ -8,8 +8,9 @@ import pytest
 
 from tests.unit.inference.fakes import FakeEngine, sequence
 from winnow_inference.engines.base import EngineLost
+from winnow_inference.limits import RunnerLimits
 from winnow_inference.queueing import Priority
-from winnow_inference.runner import Runner, RunnerLimits
+from winnow_inference.runner import Runner
 from winnow_inference.sequences import TokenSequence
 from winnow_rpc.faults import DeadlineExceeded, Fault, Internal, ResourceExhausted, Unavailable
 
@@ -106,7 +107,7 @@ async def test_a_long_request_does_not_hold_up_those_behind_it() -> None:
             short = asyncio.create_task(run(runner, 7, length=5))
             await settle()
         await asyncio.gather(long, short)
-    assert 7 in engine.batches[2]
+    assert any(7 in batch for batch in engine.batches[1:3])
 
 
 async def test_a_stream_gives_the_first_sequences_first_and_each_once() -> None:
@@ -248,9 +249,9 @@ async def test_a_text_on_which_the_model_fails_fails_only_its_own_request() -> N
 
 async def test_numbers_that_are_not_finite_fail_only_their_own_request() -> None:
     class Overflowing(FakeEngine):
-        def run(self, batch: Sequence[TokenSequence]) -> np.ndarray:
-            rows = super().run(batch)
-            rows[[one.ids[0] == 13 for one in batch], 1] = np.nan
+        def run(self, prepared: Sequence[TokenSequence], lane: int) -> np.ndarray:
+            rows = super().run(prepared, lane)
+            rows[[one.ids[0] == 13 for one in prepared], 1] = np.nan
             return rows
 
     engine = Overflowing()
@@ -265,8 +266,8 @@ async def test_numbers_that_are_not_finite_fail_only_their_own_request() -> None
 
 async def test_a_wrong_number_of_results_is_a_failure_not_a_mixup() -> None:
     class Short(FakeEngine):
-        def run(self, batch: Sequence[TokenSequence]) -> np.ndarray:
-            return super().run(batch)[:-1]
+        def run(self, prepared: Sequence[TokenSequence], lane: int) -> np.ndarray:
+            return super().run(prepared, lane)[:-1]
 
     async with running(Short()) as runner:
         with pytest.raises(Internal):

@@ -1,0 +1,193 @@
+"""From settings to a model that is ready to run: finds it, picks the engine, and says why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Generic
+
+from winnow_inference import machine
+from winnow_inference.engines.base import Engine
+from winnow_inference.facts import BiEncoderFacts, CrossEncoderFacts, FactsT
+from winnow_inference.loading import LoadedModel, load_bi_encoder, load_cross_encoder
+from winnow_inference.locating import ModelFolder, default_bi_encoder, locate
+from winnow_inference.mixing import Mixing, read_mixing
+from winnow_inference.settings import InferenceSettings
+from winnow_inference.weights import check_folder, check_weights
+from winnow_rpc import telemetry
+from winnow_rpc.faults import FailedPrecondition
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
+    from winnow_inference.engines.torch_placement import Placement
+
+log = telemetry.get_logger("winnow.inference")
+
+
+@dataclass(frozen=True, kw_only=True)
+class OpenModel(Generic[FactsT]):
+    """A model and what computes it."""
+
+    folder: ModelFolder
+    """Where it came from."""
+    facts: FactsT
+    """What is known of it."""
+    tokenizer: Tokenizer
+    """Its tokenizer."""
+    make_engine: Callable[[], Engine]
+    """Makes what computes it, on the thread that will use it; anew whenever the old one is lost."""
+    mixing: Mixing | None = None
+    """How a cross-encoder's order is best mixed with the first stage's, if that is known."""
+
+
+def open_bi_encoder(
+    settings: InferenceSettings, *, default: Callable[[], ModelFolder] = default_bi_encoder
+) -> OpenModel[BiEncoderFacts]:
+    """The bi-encoder that the settings name, or the default. Raises a Fault in one sentence if that cannot be."""
+    folder = _folder(settings, default)
+    return _open(folder, settings, load_bi_encoder, BiEncoderFacts, _bi_encoder_engine)
+
+
+def open_cross_encoder(
+    settings: InferenceSettings, *, default: Callable[[], ModelFolder]
+) -> OpenModel[CrossEncoderFacts]:
+    """The cross-encoder that the settings name, or the default. Raises a Fault in one sentence if that cannot be."""
+    folder = _folder(settings, default)
+    mixing = read_mixing(folder.path)
+    return _open(folder, settings, load_cross_encoder, CrossEncoderFacts, _cross_encoder_engine, mixing=mixing)
+
+
+def choose_engine(settings: InferenceSettings) -> tuple[str, str]:
+    """(engine, why) for the settings and this machine. Raises FailedPrecondition for what does not go together."""
+    on_gpu = settings.device.startswith("cuda")
+    why = "no GPU is here"
+    if settings.device == "auto" and machine.nvidia_device_count():
+        on_gpu = machine.torch_is_built_for_gpus()
+        why = "a GPU is here" if on_gpu else "a GPU is here, but torch is built for CPUs"
+    if settings.device != "auto":
+        why = f"device {settings.device} set"
+    engine = settings.engine
+    if engine == "auto":
+        engine = "torch" if on_gpu or settings.dtype == "float16" else "openvino"
+    else:
+        why += f", engine {engine} set"
+    wrong = ""
+    if engine == "openvino" and on_gpu:
+        wrong = f"engine openvino computes on a CPU, and {why}"
+    elif engine == "torch" and settings.dtype == "int8":
+        wrong = f"dtype int8 needs engine openvino, and {why}"
+    elif engine == "openvino" and settings.dtype == "float16":
+        wrong = "engine openvino computes float32, bfloat16 or int8 on a CPU, not float16"
+    if wrong:
+        raise FailedPrecondition(wrong, reason="BAD_SETTING", metadata={"engine": engine, "dtype": settings.dtype})
+    return engine, why
+
+
+def _folder(settings: InferenceSettings, default: Callable[[], ModelFolder]) -> ModelFolder:
+    if not settings.model:
+        return default()
+    return locate(settings.model, revision=settings.revision, offline=settings.offline)
+
+
+def _open(
+    folder: ModelFolder,
+    settings: InferenceSettings,
+    load: Callable[..., LoadedModel[FactsT]],
+    facts_type: type[FactsT],
+    torch_engine: Callable[[LoadedModel[FactsT], str], Engine],
+    *,
+    mixing: Mixing | None = None,
+) -> OpenModel[FactsT]:
+    check_folder(folder.path)
+    if folder.weights_sha256:
+        check_weights(folder.path, folder.weights_sha256)
+    engine, why = choose_engine(settings)
+    if engine == "openvino":
+        from winnow_inference.engines.openvino_conversion import NotConvertible, is_available
+        from winnow_inference.engines.openvino_preparing import OpenVinoPreparation
+
+        preparation = OpenVinoPreparation(
+            folder.path,
+            settings,
+            load=lambda: load(
+                folder,
+                device="cpu",
+                dtype="float32",
+                threads=settings.threads,
+                max_token_count=settings.max_token_count,
+            ),
+            reference_engine=lambda loaded: torch_engine(loaded, ""),
+            facts_type=facts_type,
+            tokenizer_of=read_tokenizer,
+            why=why,
+        )
+        try:
+            if not is_available():
+                raise NotConvertible("the package openvino is not installed")
+            facts, tokenizer, make_engine = preparation.prepare()
+        except NotConvertible as obstacle:
+            if settings.engine == "openvino" or settings.dtype == "int8":
+                raise FailedPrecondition(
+                    f"OpenVINO cannot compute the model in {folder.path}: {obstacle}",
+                    reason="MODEL_NOT_CONVERTIBLE",
+                    metadata={"folder": str(folder.path)},
+                ) from obstacle
+            log.warning("OpenVINO cannot compute this model; torch does", reason=str(obstacle))
+            why += f"; not OpenVINO: {obstacle}"
+        else:
+            return OpenModel(folder=folder, facts=facts, tokenizer=tokenizer, make_engine=make_engine, mixing=mixing)
+    loaded = load(
+        folder,
+        device=settings.device,
+        dtype=settings.dtype,
+        threads=settings.threads,
+        max_token_count=settings.max_token_count,
+    )
+    return OpenModel(
+        folder=folder,
+        facts=loaded.facts,
+        tokenizer=loaded.tokenizer,
+        make_engine=lambda: torch_engine(loaded, why),
+        mixing=mixing,
+    )
+
+
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a model's folder, read without transformers."""
+    from tokenizers import Tokenizer
+
+    from winnow_inference.weights import module_folders
+
+    return Tokenizer.from_file(str(module_folders(folder)[0][1] / "tokenizer.json"))
+
+
+def _because(why: str, placement: Placement) -> Placement:
+    return replace(placement, reason=f"{why}; {placement.reason}") if why else placement
+
+
+def _bi_encoder_engine(loaded: LoadedModel[BiEncoderFacts], why: str) -> Engine:
+    from winnow_inference.engines.torch_engines import TorchBiEncoder
+
+    facts = loaded.facts
+    return TorchBiEncoder(
+        loaded.module,
+        padding=facts.padding,
+        placement=_because(why, loaded.placement),
+        width=facts.width,
+        prompt_is_pooled=facts.prompt_is_pooled,
+    )
+
+
+def _cross_encoder_engine(loaded: LoadedModel[CrossEncoderFacts], why: str) -> Engine:
+    from winnow_inference.engines.torch_engines import TorchCrossEncoder
+
+    facts = loaded.facts
+    return TorchCrossEncoder(
+        loaded.module,
+        padding=facts.padding,
+        placement=_because(why, loaded.placement),
+        width=facts.width,
+        activation=loaded.activation,
+    )
