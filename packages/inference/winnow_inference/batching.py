@@ -33,17 +33,18 @@ def choose_batch(lengths: Sequence[int], *, costs: CostModel, bounds: BatchBound
     Of all runs of the window sorted by length that hold the first one and keep to the bounds, it takes the one that
     gets the most real tokens out of a second of the device; of equals, the larger.
     """
-    if len(lengths) == 1:
+    reach = _most(lengths[0], costs=costs, bounds=bounds)
+    if len(lengths) == 1 or reach == 1:
         return [0]
-    lengths_array = np.asarray(lengths, dtype=np.int64)
-    order = np.argsort(lengths_array, kind="stable")
-    ordered = lengths_array[order]
-    head = int(np.flatnonzero(order == 0)[0])
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    # A batch with the first one and something longer is no larger than `reach`, nor is one with something shorter.
+    head = order.index(0)
+    start = max(0, head + 1 - reach)
+    near = order[start : head + reach]
+    head -= start
+    ordered = np.array([lengths[position] for position in near], dtype=np.int64)
     sums = np.concatenate(([0], np.cumsum(ordered)))
-    # Whatever goes with the first one makes no batch cheaper than so many of its own length.
-    reach = _most(int(ordered[head]), costs=costs, bounds=bounds)
-    firsts = np.arange(max(0, head + 1 - reach), head + 1)[:, None]
-    lasts = np.arange(head, min(len(lengths), head + reach))[None, :]
+    firsts, lasts = np.arange(head + 1)[:, None], np.arange(head, len(near))[None, :]
     counts = lasts - firsts + 1
     longest = ordered[lasts]
     fixed, per_token, per_pair = costs.coefficients
@@ -51,13 +52,11 @@ def choose_batch(lengths: Sequence[int], *, costs: CostModel, bounds: BatchBound
     seconds = fixed + padded * (per_token + per_pair * longest)
     allowed = (counts <= bounds.count) & (padded <= bounds.tokens) & (seconds <= bounds.seconds)
     allowed |= counts == 1
-    rates = (sums[lasts + 1] - sums[firsts]) / np.maximum(seconds, np.finfo(float).tiny)
-    rates = np.where(allowed, rates, -1.0)
+    rates = np.where(allowed, (sums[lasts + 1] - sums[firsts]) / np.maximum(seconds, np.finfo(float).tiny), -1.0)
     # Of rates that differ by rounding alone, the larger batch.
-    best = np.where(rates >= rates.max() * (1 - 1e-9), counts, 0).argmax()
-    row, column = np.unravel_index(int(best), counts.shape)
-    first, last = int(firsts[row, 0]), int(lasts[0, column])
-    return [int(order[at]) for at in range(last, first - 1, -1)]
+    best = int(np.where(rates >= rates.max() * (1 - 1e-9), counts, 0).argmax())
+    first, last = divmod(best, len(near) - head)
+    return [near[at] for at in range(head + last, first - 1, -1)]
 
 
 def _most(length: int, *, costs: CostModel, bounds: BatchBounds) -> int:

@@ -29,8 +29,6 @@ log = telemetry.get_logger("winnow.inference")
 
 _FIRST_RESTART_SECONDS = 0.1
 _LONGEST_RESTART_SECONDS = 30.0
-# A batch on the device for longer than this is stuck: the model's longest text alone takes a hundredth of it on a CPU.
-_STUCK_SECONDS = 60.0
 # A batch that lies ready and is not even half full is formed anew when more arrives.
 _HALF_FULL = 0.5
 # A lane has one batch running and one that lies ready.
@@ -89,11 +87,12 @@ class Dispatcher:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._driver
         self.fail_all(refusal)
-        if self._crew:
-            await self._crew.stop()
+        # First these: a restart among them would make an engine that nobody closes, and open for business again.
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._crew:
+            await self._crew.stop()
 
     @property
     def ready_tokens(self) -> int:
@@ -105,10 +104,8 @@ class Dispatcher:
         taken back: bulk ones that it overtakes, and those of its class that have room for it."""
         for worker in self._crew.workers if self._crew else ():
             for job in [job for job in worker.pending if job.began is None]:
-                items = self._batches[job]
-                if self._makes_way(items, request) and worker.recall(job):
-                    del self._batches[job]
-                    self._queue.put_back(items)
+                if self._makes_way(job, request) and worker.recall(job):
+                    self._queue.put_back(self._batches.pop(job), passed_over_since=job.passed_over_since)
         self._work.set()
 
     def departed(self, request: Request) -> None:
@@ -140,7 +137,7 @@ class Dispatcher:
         now = time.monotonic()
         for worker in self._crew.workers if self._crew else ():
             began = worker.pending[0].began if worker.pending else None
-            if began is not None and now - began > _STUCK_SECONDS:
+            if began is not None and now - began > self._limits.stuck_seconds:
                 raise Unavailable(
                     f"a batch has been on the device for {now - began:.0f} s", reason="ENGINE_STUCK", retry_after=5.0
                 )
@@ -164,7 +161,8 @@ class Dispatcher:
             for worker in self._crew.workers:
                 if len(worker.pending) != depth or not (priority := self._priority_for(worker, now)):
                     continue
-                self._send(worker, self._queue.next_batch(priority, now))
+                since = now - self._queue.passed_over_seconds(priority, now)
+                self._send(worker, self._queue.next_batch(priority, now), passed_over_since=since)
         self._taken()
 
     def _priority_for(self, worker: Worker, now: float) -> Priority | None:
@@ -182,15 +180,19 @@ class Dispatcher:
             return Priority.BULK
         return Priority.INTERACTIVE if interactive else None
 
-    def _makes_way(self, items: Sequence[Item], newcomer: Request) -> bool:
+    def _makes_way(self, job: Job, newcomer: Request) -> bool:
+        items = self._batches[job]
         priority = items[0].request.priority
         if priority is newcomer.priority:
             return self._expected(items) < _HALF_FULL * self._limits.batch_seconds
         assert self._crew is not None
-        return priority is Priority.BULK and not self._crew.express
+        overdue = time.monotonic() - job.passed_over_since > self._limits.bulk_patience_seconds
+        return priority is Priority.BULK and not self._crew.express and not overdue
 
-    def _send(self, worker: Worker, items: Sequence[Item]) -> None:
-        task = asyncio.create_task(self._execute(worker, items, self._submit(worker, items)))
+    def _send(self, worker: Worker, items: Sequence[Item], *, passed_over_since: float) -> None:
+        job = self._submit(worker, items)
+        job.passed_over_since = passed_over_since
+        task = asyncio.create_task(self._execute(worker, items, job))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
@@ -297,8 +299,8 @@ class Dispatcher:
 
     async def _start_crew(self) -> None:
         crew = Crew(self._make_engine)
-        await crew.start()
         try:
+            await crew.start()
             await self._warm_up(crew)
         except BaseException:
             await crew.stop()

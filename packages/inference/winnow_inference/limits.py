@@ -26,6 +26,9 @@ class RunnerLimits:
     """Bulk work that has been passed over for this long gets one batch."""
     bulk_share: float = 0.75
     """Share of the queue that bulk work may fill, so that a query always finds room."""
+    stuck_seconds: float = 60.0
+    """A batch on the device for longer than this is stuck: the model's longest text alone takes a hundredth of it on a
+    CPU."""
     warm_up_lengths: tuple[int, ...] = ()
     """Lengths of the sequences that the engine computes before it serves, from which the first costs are learned."""
 

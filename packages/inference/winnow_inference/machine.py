@@ -22,7 +22,7 @@ def usable_cores(quota_file: Path = _CGROUP_QUOTA) -> int:
     try:
         share, period = quota_file.read_text(encoding="ascii").split()
         quota = math.inf if share == "max" else int(share) / int(period)
-    except (OSError, ValueError):
+    except (OSError, ValueError, ZeroDivisionError):
         return allowed
     return max(1, min(allowed, math.ceil(quota))) if quota != math.inf else allowed
 

@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,9 +26,9 @@ from winnow_rpc import telemetry
 
 log = telemetry.get_logger("winnow.inference")
 
-_MANIFEST = "manifest.json"
+_MANIFEST, _FACTS = "manifest.json", "facts.json"
 # What a model is made of, as `locating` fetches it; a README changes nothing.
-_PARTS = ("*.json", "*.txt", "*.model", "*.safetensors", "*/*.json", "*/*.txt", "*/*.model")
+_PARTS = ("*.json", "*.txt", "*.model", "*.safetensors", "*/*.json", "*/*.txt", "*/*.model", "*/*.safetensors")
 # What says nothing of the model's results, and may be learned anew.
 _APART = frozenset({"winnow.json"})
 
@@ -48,6 +49,7 @@ class ModelCache:
     def __init__(self, folder: Path | None) -> None:
         """`folder`: None takes the user's cache folder."""
         self._folder = (folder or user_cache_path("winnow")) / "models"
+        self._said = False
 
     def find(self, key: str) -> CacheEntry | None:
         """The entry of that key; None if there is none, or none that can be trusted."""
@@ -55,8 +57,8 @@ class ModelCache:
         try:
             manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
             sound = all(sha256_of(folder / name) == digest for name, digest in manifest["files"].items())
-            facts = manifest["facts"]
-        except FileNotFoundError:
+            facts = json.loads((folder / _FACTS).read_text(encoding="utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
             sound = False
             if not folder.exists():
                 return None
@@ -68,18 +70,29 @@ class ModelCache:
             return None
         return CacheEntry(folder, facts)
 
+    def is_writable(self) -> bool:
+        """Entries made now will be kept."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self._folder):
+                return True
+        except OSError:
+            return False
+
     def make(self, key: str, build: Callable[[Path], Mapping[str, Any]]) -> CacheEntry:
         """A new entry: `build` writes its files into a folder and returns its facts, as JSON values.
 
         If the cache cannot be written, the files last until this process ends.
         """
-        place = self._folder / f".{key}.{os.getpid()}"
+        place = self._folder / f".{key}.{os.getpid()}.{threading.get_ident()}"
         try:
             shutil.rmtree(place, ignore_errors=True)
             place.mkdir(parents=True)
             return self._kept(key, place, dict(build(place)))
         except OSError as error:
-            log.warning("cache cannot be written; the next start prepares the model again", error=str(error))
+            if not self._said:
+                log.warning("cache cannot be written; the next start prepares the model again", error=str(error))
+            self._said = True
             passing = Path(tempfile.mkdtemp(prefix="winnow-model-"))
             atexit.register(shutil.rmtree, passing, ignore_errors=True)
             return CacheEntry(passing, build(passing))
@@ -87,8 +100,9 @@ class ModelCache:
             shutil.rmtree(place, ignore_errors=True)
 
     def _kept(self, key: str, place: Path, facts: Mapping[str, Any]) -> CacheEntry:
+        (place / _FACTS).write_text(json.dumps(facts), encoding="utf-8")
         files = {path.name: sha256_of(path) for path in sorted(place.iterdir())}
-        (place / _MANIFEST).write_text(json.dumps({"facts": facts, "files": files}), encoding="utf-8")
+        (place / _MANIFEST).write_text(json.dumps({"files": files}), encoding="utf-8")
         final = self._folder / key
         try:
             place.rename(final)

@@ -13,6 +13,7 @@ from winnow_inference.facts import BiEncoderFacts, CrossEncoderFacts, FactsT
 from winnow_inference.loading import LoadedModel, load_bi_encoder, load_cross_encoder
 from winnow_inference.locating import ModelFolder, default_bi_encoder, locate
 from winnow_inference.mixing import Mixing, read_mixing
+from winnow_inference.preparing_process import prepare_apart
 from winnow_inference.settings import InferenceSettings
 from winnow_inference.weights import check_folder, check_weights
 from winnow_rpc import telemetry
@@ -43,20 +44,28 @@ class OpenModel(Generic[FactsT]):
 
 
 def open_bi_encoder(
-    settings: InferenceSettings, *, default: Callable[[], ModelFolder] = default_bi_encoder
+    settings: InferenceSettings, *, default: Callable[[], ModelFolder] = default_bi_encoder, apart: bool = True
 ) -> OpenModel[BiEncoderFacts]:
-    """The bi-encoder that the settings name, or the default. Raises a Fault in one sentence if that cannot be."""
+    """The bi-encoder that the settings name, or the default. Raises a Fault in one sentence if that cannot be.
+
+    `apart`: what has to be made of the model first is made in a process of its own.
+    """
     folder = _folder(settings, default)
-    return _open(folder, settings, load_bi_encoder, BiEncoderFacts, _bi_encoder_engine)
+    return _open(folder, settings, load_bi_encoder, BiEncoderFacts, _bi_encoder_engine, apart=apart)
 
 
 def open_cross_encoder(
-    settings: InferenceSettings, *, default: Callable[[], ModelFolder]
+    settings: InferenceSettings, *, default: Callable[[], ModelFolder], apart: bool = True
 ) -> OpenModel[CrossEncoderFacts]:
-    """The cross-encoder that the settings name, or the default. Raises a Fault in one sentence if that cannot be."""
+    """The cross-encoder that the settings name, or the default. Raises a Fault in one sentence if that cannot be.
+
+    `apart` as for `open_bi_encoder`.
+    """
     folder = _folder(settings, default)
     mixing = read_mixing(folder.path)
-    return _open(folder, settings, load_cross_encoder, CrossEncoderFacts, _cross_encoder_engine, mixing=mixing)
+    return _open(
+        folder, settings, load_cross_encoder, CrossEncoderFacts, _cross_encoder_engine, apart=apart, mixing=mixing
+    )
 
 
 def choose_engine(settings: InferenceSettings) -> tuple[str, str]:
@@ -98,6 +107,7 @@ def _open(
     facts_type: type[FactsT],
     torch_engine: Callable[[LoadedModel[FactsT], str], Engine],
     *,
+    apart: bool,
     mixing: Mixing | None = None,
 ) -> OpenModel[FactsT]:
     check_folder(folder.path)
@@ -106,7 +116,7 @@ def _open(
     engine, why = choose_engine(settings)
     if engine == "openvino":
         from winnow_inference.engines.openvino_conversion import NotConvertible, is_available
-        from winnow_inference.engines.openvino_preparing import OpenVinoPreparation
+        from winnow_inference.engines.openvino_preparing import NotPrepared, OpenVinoPreparation
 
         preparation = OpenVinoPreparation(
             folder.path,
@@ -126,7 +136,13 @@ def _open(
         try:
             if not is_available():
                 raise NotConvertible("the package openvino is not installed")
-            facts, tokenizer, make_engine = preparation.prepare()
+            try:
+                facts, tokenizer, make_engine = preparation.prepare(may_build=False)
+            except NotPrepared as missing:
+                if apart and preparation.can_be_kept:
+                    log.info(f"{missing}; once for this model and machine", folder=str(folder.path))
+                    prepare_apart(folder.path, settings, facts_type)
+                facts, tokenizer, make_engine = preparation.prepare()
         except NotConvertible as obstacle:
             if settings.engine == "openvino" or settings.dtype == "int8":
                 raise FailedPrecondition(

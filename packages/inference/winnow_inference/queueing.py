@@ -158,8 +158,10 @@ class Queue:
         self._take(source, chosen)
         return chosen
 
-    def put_back(self, items: Sequence[Item]) -> None:
-        """Puts a batch that has not begun back, at the head of its class."""
+    def put_back(self, items: Sequence[Item], *, passed_over_since: float) -> None:
+        """Puts a batch that has not begun back, as if it had not been taken. Its class is passed over since then."""
+        priority = items[0].request.priority
+        self._served[priority] = min(self._served[priority], passed_over_since)
         for request, indexes in reversed(_by_request(items).items()):
             if request.closed:
                 continue

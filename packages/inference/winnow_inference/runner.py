@@ -64,12 +64,13 @@ class Runner:
         self._dispatcher.check_progress()
         await self.run([TokenSequence.blank(1)], priority=Priority.INTERACTIVE, always=True)
 
-    def refuse_if_full(self) -> None:
+    def refuse_if_full(self, priority: Priority) -> None:
         """Raises ResourceExhausted if there is no room at all: no time goes into tokenizing what must be refused."""
-        if self._dispatcher.refusal is None:
+        if self._dispatcher.refusal is None and priority is Priority.INTERACTIVE:
             self._refuse_long_wait(0, deadline=None)
-        if self.queued_tokens >= self._limits.max_queued_tokens:
-            raise self._full(0)
+        limit = self._room_for(priority)
+        if self.queued_tokens >= limit:
+            raise self._full(0, limit)
 
     async def run(
         self,
@@ -144,15 +145,14 @@ class Runner:
         return outcome
 
     async def _find_room(self, request: Request, *, wait: bool) -> None:
-        share = self._limits.bulk_share if request.priority is Priority.BULK else 1.0
-        limit = int(self._limits.max_queued_tokens * share)
+        limit = self._room_for(request.priority)
         if request.tokens > limit:
             raise admission.too_large(request.tokens, limit=limit)
         if self._dispatcher.refusal is None and request.priority is Priority.INTERACTIVE and not wait:
             self._refuse_long_wait(request.tokens, deadline=request.deadline)
         while self._dispatcher.refusal is None and self.queued_tokens + request.tokens > limit:
             if not wait:
-                raise self._full(request.tokens)
+                raise self._full(request.tokens, limit)
             room = asyncio.get_running_loop().create_future()
             self._room.append(room)
             try:
@@ -180,11 +180,16 @@ class Runner:
         if wait > limit:
             raise admission.wait_too_long(tokens, wait=wait, limit=limit, waiting=sum(waiting), tokens_per_second=rate)
 
-    def _full(self, tokens: int) -> Fault:
+    def _room_for(self, priority: Priority) -> int:
+        """Tokens that may wait in all before work of this class finds no room."""
+        share = self._limits.bulk_share if priority is Priority.BULK else 1.0
+        return int(self._limits.max_queued_tokens * share)
+
+    def _full(self, tokens: int, limit: int) -> Fault:
         return admission.queue_full(
             tokens,
             waiting=self.queued_tokens,
-            limit=self._limits.max_queued_tokens,
+            limit=limit,
             tokens_per_second=self._dispatcher.tokens_per_second,
         )
 

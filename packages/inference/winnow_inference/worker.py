@@ -48,6 +48,8 @@ class Job:
         self.done: asyncio.Future[Computed] = asyncio.get_running_loop().create_future()
         self.began: float | None = None
         """When it began, on the clock of `time.monotonic()`; None: it has not."""
+        self.passed_over_since = float("inf")
+        """When its class had got the batch before this one, or begun to wait for it; infinite: nobody asks."""
 
 
 class Worker:
@@ -109,6 +111,8 @@ class Worker:
 
     async def stop(self, *, patience_seconds: float = 10.0) -> None:
         """Ends the thread after the batch it is at; gives up waiting for it after a while (it is a daemon)."""
+        if self._thread.ident is None:
+            return  # it was never started
         with self._changed:
             self._jobs.append(None)
             self._changed.notify()
@@ -141,9 +145,9 @@ class Worker:
             if job is not None:
                 self._post(_fail, job.done, WorkerDied(repr(error)))
         finally:
+            self._post(self._bury)
             with contextlib.suppress(Exception):
                 self._close_engine()
-            self._post(self._bury)
 
     def _next(self) -> Job | None:
         with self._changed:
@@ -191,6 +195,7 @@ class Crew:
         self._make_engine = make_engine
         self._engine: Engine | None = None
         self._workers: list[Worker] = []
+        self._others_ended = threading.Event()
 
     @property
     def engine(self) -> Engine:
@@ -216,14 +221,16 @@ class Crew:
     async def start(self) -> None:
         """Makes the engine on lane 0, then starts the other lanes; raises what making it raised."""
         first = Worker(0, self._open_engine, self._close_engine)
+        self._workers = [first]
         engine = await first.start()
         others = [Worker(lane, lambda: engine, _nothing) for lane in range(1, engine.lanes.total)]
+        self._workers += others
         await asyncio.gather(*(worker.start() for worker in others))
-        self._workers = [first, *others]
 
     async def stop(self) -> None:
         """Ends all lanes, lane 0, which closes the engine, last."""
         await asyncio.gather(*(worker.stop() for worker in self._workers[1:]))
+        self._others_ended.set()
         for worker in self._workers[:1]:
             await worker.stop()
 
@@ -232,6 +239,8 @@ class Crew:
         return self._engine
 
     def _close_engine(self) -> None:
+        if len(self._workers) > 1:  # lane 0 may have died while others still compute
+            self._others_ended.wait()
         if self._engine is not None:
             self._engine.close()
 

@@ -10,12 +10,21 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from tests.contract.reranker.served import Stub, open_tiny, serving
 from tests.models.gated_engine import GatedEngine
-from tests.models.tiny import build_cross_encoder
+from tests.models.tiny import build_bi_encoder, build_cross_encoder
 from winnow.reranker.v1 import reranker_pb2 as pb
 from winnow_inference.engines.base import EngineLost
 from winnow_inference.facts import CrossEncoderFacts
 from winnow_inference.opening import OpenModel
-from winnow_rpc.faults import DeadlineExceeded, FailedPrecondition, Fault, InvalidArgument, Unavailable
+from winnow_reranker.assembly import assemble
+from winnow_reranker.settings import RerankerSettings
+from winnow_rpc.faults import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    Fault,
+    InvalidArgument,
+    ResourceExhausted,
+    Unavailable,
+)
 from winnow_rpc.status import fault_from_rpc_error
 
 REFUSE = pb.RerankOptions(truncation_policy=pb.TRUNCATION_POLICY_REFUSE)
@@ -106,6 +115,81 @@ async def test_a_model_with_several_labels_scores_pairs_but_does_not_rerank(tmp_
 async def test_odd_documents_are_scored(tiny: Stub, text: str) -> None:
     response = await tiny.RerankDocuments(request(documents=["bread", text]))
     assert len(response.scores) == 2
+
+
+async def test_labels_follow_the_model_also_where_there_are_several_and_a_stream_is_refused_too(tmp_path: Path) -> None:
+    labels = ["contradiction", "entailment", "neutral"]
+    model = open_tiny(build_cross_encoder(tmp_path / "m", labels=labels))
+    async with serving(model) as (stub, _):
+        stream = pb.StreamRerankDocumentsRequest(query="bread", documents=["cheese"])
+        fault = await refusal(anext(aiter(stub.StreamRerankDocuments(stream))))
+        pairs = [pb.TextPair(first="bread", second=text) for text in ("cheese", "", " ")]
+        scores = (await stub.ScorePairs(pb.ScorePairsRequest(pairs=pairs))).scores
+    assert fault.reason == "MODEL_CANNOT_RERANK"
+    assert [len(score.label_scores) for score in scores] == [3, 3, 3]
+
+
+async def test_a_megabyte_is_cut_and_reported_as_document_and_as_query(real: Stub) -> None:
+    words = 1024 * 1024 // 6
+    response = await real.RerankDocuments(request(documents=["bread " * words, "cheese"]), timeout=60)
+    (cut,) = response.report.truncations
+    assert (cut.index, cut.kept_token_count, cut.dropped_token_count) == (0, 509, words + 1 - 509)
+    response = await real.RerankDocuments(request(query="bread " * words, documents=["cheese"]), timeout=60)
+    (cut,) = response.report.truncations
+    assert (cut.index, cut.kept_token_count, cut.dropped_token_count) == (0, 509, words + 1 - 509)
+    fault = await refusal(real.RerankDocuments(request(query="bread " * words, options=DOCUMENT_ONLY), timeout=60))
+    assert isinstance(fault, InvalidArgument)
+    assert fault.reason == "NO_ROOM_FOR_DOCUMENT"
+
+
+async def test_control_characters_and_mixed_scripts_give_scores_between_0_and_1(real: Stub) -> None:
+    odd = [
+        "\x00\x01\x1b[31m\x7f", "\ufffd\uffff", "\u200b\ufeff", "\u202e abc", "e" + "\u0301" * 1000, "[CLS] [SEP]",
+        "한국어 текст עברית العربية 中文 ไทย 🙂👩‍👩‍👧", "", " \n",
+    ]  # fmt: skip
+    for query in ("bread", odd[0], odd[6]):
+        scores = (await real.RerankDocuments(request(query=query, documents=odd), timeout=60)).scores
+        assert sorted(score.index for score in scores) == list(range(len(odd)))
+        assert all(0 <= score.score <= 1 for score in scores)
+
+
+async def test_ten_thousand_documents_are_refused_by_the_limit_or_scored_under_a_higher_one(
+    tiny: Stub, tiny_model: OpenModel[CrossEncoderFacts]
+) -> None:
+    many = request(documents=["cheese"] * 10_000)
+    fault = await refusal(tiny.RerankDocuments(many))
+    assert isinstance(fault, InvalidArgument)
+    assert fault.violations[0].field == "documents"
+    async with serving(tiny_model, max_document_count=10_000, max_queued_tokens=60_000) as (stub, _):
+        assert len((await stub.RerankDocuments(many, timeout=60)).scores) == 10_000
+        fault = await refusal(stub.RerankDocuments(request(documents=["one two three four"] * 10_000)))
+        assert isinstance(fault, ResourceExhausted)
+        assert fault.reason == "REQUEST_TOO_LARGE"
+        await stub.RerankDocuments(request())
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"device": "cuda:63"}, "DEVICE_NOT_FOUND"),
+        ({"device": "cuda:63", "engine": "openvino"}, "BAD_SETTING"),
+        ({"engine": "torch", "dtype": "int8"}, "BAD_SETTING"),
+        ({"model": "nothing"}, "MODEL_NOT_FOUND"),
+        ({"model": "empty"}, "MODEL_NOT_FOUND"),
+        ({"model": "no head"}, "MODEL_UNREADABLE"),
+    ],
+)
+async def test_a_service_that_cannot_be_is_one_fault(
+    tiny_model: OpenModel[CrossEncoderFacts], tmp_path: Path, given: dict[str, Any], reason: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    if given.get("model") == "no head":
+        build_bi_encoder(tmp_path / "no head")
+    model = str(tmp_path / given["model"]) if "model" in given else str(tiny_model.folder.path)
+    with pytest.raises(Fault) as refused:
+        await assemble(RerankerSettings.model_validate({"device": "cpu", **given, "model": model}))
+    assert refused.value.reason == reason
+    assert "\n" not in refused.value.message
 
 
 async def test_a_cancelled_stream_drops_what_has_not_begun(tiny_model: OpenModel[CrossEncoderFacts]) -> None:

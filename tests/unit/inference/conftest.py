@@ -31,3 +31,27 @@ def copy_of(tmp_path: Path) -> Callable[[Path], Path]:
         return Path(shutil.copytree(folder, tmp_path / "copy"))
 
     return copy
+
+
+@pytest.fixture(scope="session")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Folders of tiny models by name, each built once."""
+    import torch
+    import transformers
+
+    from tests.unit.inference.torch_models import CROSS, MODELS, config
+
+    made: dict[str, Path] = {}
+
+    def folder(name: str) -> Path:
+        if name not in made:
+            build = build_cross_encoder if name in CROSS else build_bi_encoder
+            made[name] = build(tmp_path_factory.mktemp(name) / "model")
+            kind, configuration, more = MODELS[name]
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                model = getattr(transformers, kind)(config(configuration, **more))
+            model.save_pretrained(made[name])
+        return made[name]
+
+    return folder

@@ -1,6 +1,7 @@
 import pytest
 
-from winnow_inference.engines.torch_placement import place, usable_cores
+from winnow_inference.engines.torch_placement import place
+from winnow_inference.machine import usable_cores
 
 
 def test_a_cpu_computes_in_float32_on_all_cores_unless_told_otherwise() -> None:

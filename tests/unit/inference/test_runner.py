@@ -7,25 +7,13 @@ import numpy as np
 import pytest
 
 from tests.unit.inference.fakes import FakeEngine, sequence
+from tests.unit.inference.running import LIMITS, run, running, settle
 from winnow_inference.engines.base import EngineLost
 from winnow_inference.limits import RunnerLimits
 from winnow_inference.queueing import Priority
 from winnow_inference.runner import Runner
 from winnow_inference.sequences import TokenSequence
 from winnow_rpc.faults import DeadlineExceeded, Fault, Internal, ResourceExhausted, Unavailable
-
-LIMITS = RunnerLimits(max_batch_tokens=100, max_queued_tokens=1000)
-
-
-@contextlib.asynccontextmanager
-async def running(engine: FakeEngine, limits: RunnerLimits = LIMITS) -> AsyncIterator[Runner]:
-    runner = Runner(lambda: engine, limits)
-    await runner.start()
-    try:
-        yield runner
-    finally:
-        engine.gate.set()
-        await runner.close()
 
 
 @contextlib.asynccontextmanager
@@ -40,17 +28,6 @@ async def busy(engine: FakeEngine, runner: Runner) -> AsyncIterator[None]:
         engine.gate.set()
         with contextlib.suppress(Fault):
             await blocker
-
-
-async def settle() -> None:
-    """Lets every task that can go on do so."""
-    for _ in range(10):
-        await asyncio.sleep(0)
-
-
-async def run(runner: Runner, *firsts: int, priority: Priority = Priority.INTERACTIVE, length: int = 10) -> list[int]:
-    answer = await runner.run([sequence(first, length) for first in firsts], priority=priority)
-    return [int(value) for value in answer.rows[:, 0]]
 
 
 async def test_results_come_in_the_order_of_the_request_whatever_the_order_of_the_batches() -> None:
@@ -186,9 +163,9 @@ async def test_a_full_queue_refuses_whole_requests_at_once_and_says_when_to_come
             fits = asyncio.create_task(run(runner, *range(5)))
             await settle()
             with pytest.raises(ResourceExhausted):
-                runner.refuse_if_full()
+                runner.refuse_if_full(Priority.INTERACTIVE)
         await asyncio.gather(waiting, fits)
-        runner.refuse_if_full()
+        runner.refuse_if_full(Priority.INTERACTIVE)
 
 
 async def test_a_request_that_could_never_fit_is_refused_without_a_hint_to_come_back() -> None:

@@ -48,13 +48,13 @@ class Commands(click.Group):
         if cmd_name in COMMANDS:
             return self._load(cmd_name, COMMANDS[cmd_name][0])
         plugin = self._plugins().get(cmd_name)
-        return None if plugin is None else self._load(cmd_name, plugin.value)
+        return None if plugin is None else self._load(cmd_name, plugin.value, origin=_origin(plugin))
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Lists the commands without loading them."""
         rows = [(name, summary) for name, (_, summary) in COMMANDS.items()]
         plugins = sorted(self._plugins().items())
-        rows += [(name, f"From {plugin.dist.name if plugin.dist else 'a plug-in'}.") for name, plugin in plugins]
+        rows += [(name, f"From {_origin(plugin)}.") for name, plugin in plugins]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
@@ -94,15 +94,26 @@ class Commands(click.Group):
         offered = importlib.metadata.entry_points(group=PLUGIN_GROUP)
         return {point.name: point for point in offered if point.name not in COMMANDS}
 
-    def _load(self, name: str, place: str) -> click.Command:
+    def _load(self, name: str, place: str, *, origin: str = "winnow-client") -> click.Command:
         module_name, _, attribute = place.partition(":")
         try:
             command = getattr(importlib.import_module(module_name), attribute)
-        except (ImportError, AttributeError) as error:
-            raise click.ClickException(f"the command {name!r} cannot be loaded: {error}") from error
+        except ModuleNotFoundError as error:
+            raise click.ClickException(
+                f"the command {name!r} cannot be loaded: {origin} needs the module {error.name}, which is not there."
+            ) from error
+        except Exception as error:  # whatever a module does when it is imported, the other commands go on working
+            raise click.ClickException(
+                f"the command {name!r} cannot be loaded: {type(error).__name__} in {origin}: {error}"
+            ) from error
         if not isinstance(command, click.Command):
             raise click.ClickException(f"the command {name!r} cannot be loaded: {place} is no click command")
         return command
+
+
+def _origin(plugin: importlib.metadata.EntryPoint) -> str:
+    """The distribution that a plug-in comes from."""
+    return plugin.dist.name if plugin.dist else "a plug-in"
 
 
 def sentence_of(error: Exception) -> str:

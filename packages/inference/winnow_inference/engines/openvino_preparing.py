@@ -32,12 +32,16 @@ from winnow_rpc.faults import FailedPrecondition
 log = telemetry.get_logger("winnow.inference")
 
 # Raised whenever what is kept is made in another way.
-_SCHEME = 1
-_MODEL, _REFERENCE = "model.xml", "reference.npz"
+_SCHEME = 3
+_MODEL, _REFERENCE, _TOKENIZER = "model.xml", "reference.npz", "tokenizer.json"
 # More texts move the ranges of int8 hardly any more, and each costs a forward pass.
 _CALIBRATION_TEXTS = 256
 # The parity texts are the first paragraphs of the sample; calibration takes others.
 _PARITY_TEXTS = 64
+
+
+class NotPrepared(Exception):
+    """Something has to be made first; the message says what."""
 
 
 class OpenVinoPreparation(Generic[FactsT]):
@@ -67,14 +71,24 @@ class OpenVinoPreparation(Generic[FactsT]):
         self._tokenizer_of = tokenizer_of
         self._why = why
         self._cache = ModelCache(settings.cache_dir)
+        self._may_build = True
 
-    def prepare(self) -> tuple[FactsT, Any, Callable[[], OpenVinoEngine]]:
-        """The model's facts, its tokenizer, and what makes the engine. Raises NotConvertible, or FailedPrecondition for
-        an int8 that strays too far."""
+    @property
+    def can_be_kept(self) -> bool:
+        """What another process makes will be found here."""
+        return self._cache.is_writable()
+
+    def prepare(self, *, may_build: bool = True) -> tuple[FactsT, Any, Callable[[], OpenVinoEngine]]:
+        """The model's facts, its tokenizer, and what makes the engine.
+
+        Raises NotConvertible, FailedPrecondition for an int8 that strays too far, and NotPrepared if something is not
+        in the cache and `may_build` is false.
+        """
+        self._may_build = may_build
         key = content_key(self._folder, self._made_by(max_token_count=self._settings.max_token_count))
         converted = self._cache.find(key) or self._make(key, self._convert, "converting the model for OpenVINO")
         facts: FactsT = self._facts_type.validate_python(dict(converted.facts))
-        tokenizer = self._tokenizer_of(self._folder)
+        tokenizer = self._tokenizer_of(converted.folder)
         entry = converted
         if self._settings.dtype == "int8":
             entry = self._quantized(key, converted, facts, tokenizer)
@@ -90,6 +104,8 @@ class OpenVinoPreparation(Generic[FactsT]):
         return {"scheme": _SCHEME, "kind": self._kind, "openvino": version("openvino"), **more}
 
     def _make(self, key: str, build: Callable[[Path], Mapping[str, Any]], what: str) -> CacheEntry:
+        if not self._may_build:
+            raise NotPrepared(what)
         log.info(what, folder=str(self._folder))
         return self._cache.make(key, build)
 
@@ -106,6 +122,8 @@ class OpenVinoPreparation(Generic[FactsT]):
         if found.least < LOSSLESS[found.measure]:
             raise NotConvertible(f"OpenVINO computes something else ({found})")
         reference.save(place / _REFERENCE)
+        # As the libraries set it up: the model's own file may say otherwise than the settings beside it.
+        (place / _TOKENIZER).write_text(loaded.tokenizer.to_str(), encoding="utf-8")
         stored: dict[str, Any] = self._facts_type.dump_python(facts, mode="json")
         return stored
 
