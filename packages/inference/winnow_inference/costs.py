@@ -20,6 +20,8 @@ _SWEEPS = 6
 # How much one batch may differ from what was expected of it and still count whole. A batch that the machine held up for
 # its own reasons would else throw the fit off for hundreds of batches.
 _LARGEST_SURPRISE = 3.0
+# Seconds; shorter than any batch.
+_SHORTEST = 1e-6
 # Before anything was measured: a small model on a slow core. Only the first batches are formed with it.
 _UNMEASURED = (1e-3, 1e-4, 0.0)
 
@@ -52,13 +54,15 @@ class CostModel:
         """Learns from a batch that took that long; nothing happens for one that took no time."""
         if seconds <= 0:
             return
+        # Errors count relative to the time that was to be expected, so that a short batch's counts as much as a long
+        # one's. Relative to what was measured, batches that took too long for their own reasons would hardly count.
+        scale = seconds
         if self.observations > len(_UNMEASURED):
-            expected = self.seconds(count, longest)
-            seconds = min(max(seconds, expected / _LARGEST_SURPRISE), expected * _LARGEST_SURPRISE)
-        # Divided by the time that it took, so that a short batch's error counts as much as a long one's.
-        features = (1 / seconds, count * longest / seconds, count * longest * longest / seconds)
+            scale = max(self.seconds(count, longest), seconds / _LARGEST_SURPRISE, _SHORTEST)
+            seconds = min(max(seconds, scale / _LARGEST_SURPRISE), scale * _LARGEST_SURPRISE)
+        features = (1 / scale, count * longest / scale, count * longest * longest / scale)
         for i in range(3):
-            self._products[i] = self._products[i] * _DECAY + features[i]
+            self._products[i] = self._products[i] * _DECAY + features[i] * seconds / scale
             for j in range(3):
                 self._squares[i][j] = self._squares[i][j] * _DECAY + features[i] * features[j]
         self.observations += 1

@@ -1,9 +1,9 @@
 """Takes batches out of the queue, runs them on the lanes of an engine, and gives each request what is its own.
 
-Who goes first: interactive work. On an engine with express lanes it has those for itself, and bulk work runs on the
-common ones as long as fewer express lanes are busy than the device has room for; on any other, both classes share the
-lanes, and bulk batches that have not begun are taken back when interactive work arrives. Bulk work that was passed
-over for too long gets one batch, whatever else waits.
+Who goes first: interactive work. On an engine with express lanes it has those for itself, and bulk work gets no new
+batch while all of them are busy; on any other, both classes share the lanes, and bulk batches that have not begun are
+taken back when interactive work arrives. Bulk work that was passed over for too long gets one batch, whatever else
+waits.
 """
 
 from __future__ import annotations
@@ -66,12 +66,16 @@ class Dispatcher:
 
     @property
     def interactive_seconds(self) -> float:
-        """Expected time of what interactive work has on the lanes, shared out over them."""
-        total = 0.0
-        for items in self._batches.values():
-            if items[0].request.priority is Priority.INTERACTIVE:
-                total += self._expected(items)
-        return total / self.engine.lanes.count
+        """Expected time of the interactive work on the lane that has least of it."""
+        assert self._crew is not None, "not started"
+        return min(
+            sum(
+                self._expected(items)
+                for job in worker.pending
+                if (items := self._batches.get(job)) and items[0].request.priority is Priority.INTERACTIVE
+            )
+            for worker in self._crew.express or self._crew.common
+        )
 
     async def start(self, *, on_taken: Callable[[], None]) -> None:
         """Makes the engine, raises what that raised, and begins. `on_taken` is called whenever the queue has shrunk."""
@@ -156,6 +160,7 @@ class Dispatcher:
         for request in self._queue.expired(now):
             self.end(request, expired())
         assert self._crew is not None
+        self._even_out(self._crew)
         # Idle lanes first, then the second place of busy ones.
         for depth in range(_BATCHES_PER_LANE):
             for worker in self._crew.workers:
@@ -164,6 +169,16 @@ class Dispatcher:
                 since = now - self._queue.passed_over_seconds(priority, now)
                 self._send(worker, self._queue.next_batch(priority, now), passed_over_since=since)
         self._taken()
+
+    def _even_out(self, crew: Crew) -> None:
+        """What lies ready behind a running batch goes back where another lane has nothing to do."""
+        for lanes in (crew.common, crew.express):
+            idle = sum(not worker.pending for worker in lanes)
+            for worker in lanes:
+                for job in [job for job in worker.pending if idle and job.began is None]:
+                    if worker.recall(job):
+                        self._queue.put_back(self._batches.pop(job), passed_over_since=job.passed_over_since)
+                        idle -= 1
 
     def _priority_for(self, worker: Worker, now: float) -> Priority | None:
         """Whose turn it is on a lane; None: nobody's."""
@@ -302,6 +317,9 @@ class Dispatcher:
         try:
             await crew.start()
             await self._warm_up(crew)
+        except WorkerDied as death:
+            await crew.stop()
+            raise Unavailable(f"the model's worker died as it started: {death}", reason="ENGINE_LOST") from death
         except BaseException:
             await crew.stop()
             raise

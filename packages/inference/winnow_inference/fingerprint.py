@@ -15,7 +15,8 @@ from typing import Any
 
 from winnow_inference.weights import module_folders, read_json, sha256_of
 
-_SCHEME = "winnow-model-1"
+SCHEME = "winnow-model-1"
+"""Names this way of taking it."""
 
 # File → the keys of it that say nothing of the result.
 _IDLE_KEYS: dict[str, frozenset[str]] = {
@@ -50,7 +51,7 @@ def fingerprint(folder: Path, *, effective: Mapping[str, Any]) -> str:
     shared = folder / "config_sentence_transformers.json"
     if shared.is_file():
         parts[shared.name] = _without_idle(shared)
-    return hashlib.sha256(f"{_SCHEME}\n{_canonical(parts)}".encode()).hexdigest()
+    return hashlib.sha256(f"{SCHEME}\n{_canonical(parts)}".encode()).hexdigest()
 
 
 def _contents(module: Path) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic
 
@@ -21,8 +21,6 @@ from winnow_rpc.faults import FailedPrecondition
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
-
-    from winnow_inference.engines.torch_placement import Placement
 
 log = telemetry.get_logger("winnow.inference")
 
@@ -72,7 +70,10 @@ def choose_engine(settings: InferenceSettings) -> tuple[str, str]:
     """(engine, why) for the settings and this machine. Raises FailedPrecondition for what does not go together."""
     on_gpu = settings.device.startswith("cuda")
     why = "no GPU is here"
-    if settings.device == "auto" and machine.nvidia_device_count():
+    for_cpus = settings.engine == "openvino" or (settings.engine == "auto" and settings.dtype == "int8")
+    if settings.device == "auto" and for_cpus:
+        why = "asked for what computes on a CPU"
+    elif settings.device == "auto" and machine.nvidia_device_count():
         on_gpu = machine.torch_is_built_for_gpus()
         why = "a GPU is here" if on_gpu else "a GPU is here, but torch is built for CPUs"
     if settings.device != "auto":
@@ -179,10 +180,6 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     return Tokenizer.from_file(str(module_folders(folder)[0][1] / "tokenizer.json"))
 
 
-def _because(why: str, placement: Placement) -> Placement:
-    return replace(placement, reason=f"{why}; {placement.reason}") if why else placement
-
-
 def _bi_encoder_engine(loaded: LoadedModel[BiEncoderFacts], why: str) -> Engine:
     from winnow_inference.engines.torch_engines import TorchBiEncoder
 
@@ -190,7 +187,7 @@ def _bi_encoder_engine(loaded: LoadedModel[BiEncoderFacts], why: str) -> Engine:
     return TorchBiEncoder(
         loaded.module,
         padding=facts.padding,
-        placement=_because(why, loaded.placement),
+        placement=loaded.placement.because(why),
         width=facts.width,
         prompt_is_pooled=facts.prompt_is_pooled,
     )
@@ -203,7 +200,7 @@ def _cross_encoder_engine(loaded: LoadedModel[CrossEncoderFacts], why: str) -> E
     return TorchCrossEncoder(
         loaded.module,
         padding=facts.padding,
-        placement=_because(why, loaded.placement),
+        placement=loaded.placement.because(why),
         width=facts.width,
         activation=loaded.activation,
     )

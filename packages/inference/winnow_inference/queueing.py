@@ -174,19 +174,17 @@ class Queue:
         window: list[Item] = []
         seconds = 0.0
         for request in source:
-            offered: list[int] = []
-            for index in islice(request.waiting, _WINDOW_COUNT - len(window)):
-                offered.append(index)
-                seconds += self._costs.seconds(1, len(request.sequences[index]))
-                if seconds > _WINDOW_BATCHES * self._bounds.seconds:
-                    break
+            room = _WINDOW_COUNT - len(window)
+            offered = list(islice(request.waiting, room))
             if request.in_order:
                 # No more than one batch of it at a time, or a later sequence could go before an earlier one.
                 lengths = [len(request.sequences[index]) for index in offered]
                 offered = offered[: fitting_prefix(lengths, costs=self._costs, bounds=self._bounds)]
-            window.extend(Item(request, index) for index in offered)
-            if seconds > _WINDOW_BATCHES * self._bounds.seconds or len(window) >= _WINDOW_COUNT:
-                break
+            for index in offered:
+                window.append(Item(request, index))
+                seconds += self._costs.seconds(1, len(request.sequences[index]))
+                if seconds > _WINDOW_BATCHES * self._bounds.seconds or len(window) >= _WINDOW_COUNT:
+                    return window
         return window
 
     def _take(self, source: deque[Request], chosen: Sequence[Item]) -> None:

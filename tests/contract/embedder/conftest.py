@@ -17,7 +17,7 @@ from winnow_inference.opening import OpenModel, open_bi_encoder
 @pytest.fixture(scope="session")
 def real_model() -> OpenModel[BiEncoderFacts]:
     """The model that ships with Winnow."""
-    return open_bi_encoder(EmbedderSettings(device="cpu", dtype="float32"))
+    return open_bi_encoder(EmbedderSettings(device="cpu", dtype="float32"), apart=False)
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from winnow_reranker.settings import RerankerSettings
 @pytest.fixture(scope="session")
 def real_model() -> OpenModel[CrossEncoderFacts]:
     """The model that ships with Winnow."""
-    return open_cross_encoder(RerankerSettings(device="cpu", dtype="float32"), default=default_model)
+    return open_cross_encoder(RerankerSettings(device="cpu", dtype="float32"), default=default_model, apart=False)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from typing import Any, Generic
 
 from pydantic import TypeAdapter
 
-from winnow_inference import machine
+from winnow_inference import fingerprint, machine
 from winnow_inference.engines.base import Engine
 from winnow_inference.engines.openvino_conversion import NotConvertible, convert, quantize
 from winnow_inference.engines.openvino_engine import CpuDtype, OpenVinoEngine, Plan
@@ -32,7 +32,8 @@ from winnow_rpc.faults import FailedPrecondition
 log = telemetry.get_logger("winnow.inference")
 
 # Raised whenever what is kept is made in another way.
-_SCHEME = 3
+_SCHEME = 4
+_OBSTACLE = "obstacle"
 _MODEL, _REFERENCE, _TOKENIZER = "model.xml", "reference.npz", "tokenizer.json"
 # More texts move the ranges of int8 hardly any more, and each costs a forward pass.
 _CALIBRATION_TEXTS = 256
@@ -87,6 +88,8 @@ class OpenVinoPreparation(Generic[FactsT]):
         self._may_build = may_build
         key = content_key(self._folder, self._made_by(max_token_count=self._settings.max_token_count))
         converted = self._cache.find(key) or self._make(key, self._convert, "converting the model for OpenVINO")
+        if obstacle := converted.facts.get(_OBSTACLE):
+            raise NotConvertible(obstacle)
         facts: FactsT = self._facts_type.validate_python(dict(converted.facts))
         tokenizer = self._tokenizer_of(converted.folder)
         entry = converted
@@ -101,7 +104,13 @@ class OpenVinoPreparation(Generic[FactsT]):
         return facts, tokenizer, make_engine
 
     def _made_by(self, **more: Any) -> Mapping[str, Any]:
-        return {"scheme": _SCHEME, "kind": self._kind, "openvino": version("openvino"), **more}
+        return {
+            "scheme": _SCHEME,
+            "fingerprint": fingerprint.SCHEME,
+            "kind": self._kind,
+            "openvino": version("openvino"),
+            **more,
+        }
 
     def _make(self, key: str, build: Callable[[Path], Mapping[str, Any]], what: str) -> CacheEntry:
         if not self._may_build:
@@ -111,6 +120,12 @@ class OpenVinoPreparation(Generic[FactsT]):
 
     def _convert(self, place: Path) -> Mapping[str, Any]:
         loaded = self._load()
+        try:
+            return self._converted(loaded, place)
+        except NotConvertible as obstacle:
+            return {_OBSTACLE: str(obstacle)}  # kept too, or every start would try again
+
+    def _converted(self, loaded: LoadedModel[FactsT], place: Path) -> Mapping[str, Any]:
         facts = loaded.facts
         tokenizer = TextTokenizer(loaded.tokenizer, max_token_count=facts.max_token_count)
         reference = make_reference(facts, tokenizer, self._reference_engine(loaded))
