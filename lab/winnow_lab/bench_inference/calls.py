@@ -125,12 +125,12 @@ class EmbedderCalls(_Calls):
             room.release()
             yield group, _embedded(batch, response)
 
-    async def embed_query(self, text: str, *, timeout: float = _SECONDS) -> Answered:
-        """Embeds one query. Raises grpc.aio.AioRpcError."""
+    async def embed_query(self, *texts: str, timeout: float = _SECONDS) -> Answered:
+        """Embeds one query, or several texts in one call, as interactive work. Raises grpc.aio.AioRpcError."""
         options = embedder_pb2.EmbedOptions(
             input_type=embedder_pb2.INPUT_TYPE_QUERY, priority=embedder_pb2.PRIORITY_INTERACTIVE
         )
-        request = embedder_pb2.EmbedTextsRequest(texts=[text], options=options)
+        request = embedder_pb2.EmbedTextsRequest(texts=texts, options=options)
         return Answered(request=request, response=await self._stub.EmbedTexts(request, timeout=timeout))
 
 

@@ -83,12 +83,19 @@ _EPILOG = (
 )
 @click.option("--overload-seconds", type=_SECONDS, default=10.0, show_default=True, help="Length of the overload.")
 @click.option(
+    "--overload-texts",
+    type=click.IntRange(min=1),
+    default=8,
+    show_default=True,
+    help="Passages of one call of the overload.",
+)
+@click.option(
     "--overload-wait",
     type=click.FloatRange(min=0.01),
-    default=1.0,
+    default=0.2,
     show_default=True,
     metavar="SECONDS",
-    help="Wait from which the overloaded service refuses queries: its --max-wait-seconds.",
+    help="Wait from which the overloaded service refuses calls: its --max-wait-seconds.",
 )
 @click.option("--model", help="Bi-encoder, by path or hub id; else the default one.")
 @click.option("--reranker-model", help="Cross-encoder, by path or hub id; else the one that ships with Winnow.")
@@ -113,6 +120,7 @@ def inference(
     mixed_seconds: float,
     query_rate: float,
     overload_seconds: float,
+    overload_texts: int,
     overload_wait: float,
     model: str | None,
     reranker_model: str | None,
@@ -153,6 +161,7 @@ def inference(
                 mixed_seconds=mixed_seconds,
                 query_rate=query_rate,
                 overload_seconds=overload_seconds,
+                overload_texts=overload_texts,
                 overload_wait_seconds=overload_wait,
                 soak_seconds=soak_seconds,
             )

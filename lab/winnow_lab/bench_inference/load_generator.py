@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
-from itertools import cycle
+from itertools import cycle, islice
 from typing import Any
 
 import grpc
@@ -26,16 +26,19 @@ _OPEN_LOOP_TIMEOUT = 60.0
 class Contestant:
     """Makes load when told to. Each method runs its own event loop to its end."""
 
-    def queries(self, *, address: str, texts: list[str], count: int, clients: int, seconds: float) -> dict[str, Any]:
-        """A closed loop of single queries: each client sends its next one when it has its answer.
+    def queries(
+        self, *, address: str, texts: list[str], count: int, clients: int, seconds: float, per_call: int = 1
+    ) -> dict[str, Any]:
+        """A closed loop of calls of so many texts: each client sends its next one when it has its answer.
 
         Ends after `count` queries or after `seconds`, whichever comes first.
         """
-        return asyncio.run(_queries(address, texts, count, clients, seconds))
+        return asyncio.run(_queries(address, calls_of(texts, per_call), count, clients, seconds))
 
-    def overload(self, *, address: str, texts: list[str], rate: float, seconds: float) -> dict[str, Any]:
-        """An open loop of single queries: `rate` of them begin every second, whatever becomes of those before."""
-        return asyncio.run(_overload(address, texts, rate, seconds))
+    def overload(self, *, address: str, texts: list[str], rate: float, seconds: float, per_call: int) -> dict[str, Any]:
+        """An open loop of calls of so many texts: `rate` of them begin every second, whatever becomes of those
+        before."""
+        return asyncio.run(_overload(address, calls_of(texts, per_call), rate, seconds))
 
     def mixed(
         self, *, address: str, texts: list[str], passages: list[str], rate: float, seconds: float
@@ -51,36 +54,44 @@ class Contestant:
         """Nothing to do: the process ends."""
 
 
-async def _queries(address: str, texts: list[str], count: int, clients: int, seconds: float) -> dict[str, Any]:
+def calls_of(texts: Sequence[str], per_call: int) -> list[tuple[str, ...]]:
+    """Texts in groups of one size; what is left over is left out, unless there is nothing else."""
+    groups = [tuple(texts[start : start + per_call]) for start in range(0, len(texts), per_call)]
+    return [group for group in groups if len(group) == per_call] or groups
+
+
+async def _queries(
+    address: str, texts: Sequence[tuple[str, ...]], count: int, clients: int, seconds: float
+) -> dict[str, Any]:
     async with EmbedderCalls(address) as calls:
-        left = iter([text for text, _ in zip(cycle(texts), range(count), strict=False)])
+        left = islice(cycle(texts), count)
         taken: list[float] = []
         began = time.perf_counter()
 
         async def client() -> None:
-            for text in left:
+            for group in left:
                 if time.perf_counter() - began > seconds:
                     return
                 sent = time.perf_counter()
-                await calls.embed_query(text)
+                await calls.embed_query(*group)
                 taken.append(time.perf_counter() - sent)
 
         await asyncio.gather(*(client() for _ in range(clients)))
         return {"latencies": taken, "seconds": time.perf_counter() - began}
 
 
-async def _overload(address: str, texts: list[str], rate: float, seconds: float) -> dict[str, Any]:
+async def _overload(address: str, texts: Sequence[tuple[str, ...]], rate: float, seconds: float) -> dict[str, Any]:
     accepted: list[float] = []
     refused: list[float] = []
     failed: list[str] = []
     lags: list[float] = []
     async with EmbedderCalls(address) as calls:
-        await calls.embed_query(texts[0])
+        await calls.embed_query(*texts[0])
 
-        async def send(text: str) -> None:
+        async def send(group: tuple[str, ...]) -> None:
             sent = time.perf_counter()
             try:
-                await calls.embed_query(text, timeout=_OPEN_LOOP_TIMEOUT)
+                await calls.embed_query(*group, timeout=_OPEN_LOOP_TIMEOUT)
                 accepted.append(time.perf_counter() - sent)
             except grpc.aio.AioRpcError as error:
                 if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
@@ -90,13 +101,13 @@ async def _overload(address: str, texts: list[str], rate: float, seconds: float)
 
         async with asyncio.TaskGroup() as sending:
             began = time.perf_counter()
-            for at, text in zip(arrivals(rate, seconds), cycle(texts), strict=False):
+            for at, group in zip(arrivals(rate, seconds), cycle(texts), strict=False):
                 if (wait := began + at - time.perf_counter()) > 0:
                     await asyncio.sleep(wait)
                 elif not len(lags) % 10:
                     await asyncio.sleep(0)  # behind: answers must be taken all the same
                 lags.append(time.perf_counter() - began - at)
-                sending.create_task(send(text))
+                sending.create_task(send(group))
             sent_seconds = time.perf_counter() - began
     return {"accepted": accepted, "refused": refused, "failed": failed, "lags": lags, "sent_seconds": sent_seconds}
 

@@ -22,7 +22,7 @@ GENERATOR = "winnow_lab.bench_inference.load_generator"
 _IN_PROCESS = "winnow_lab.bench_inference.in_process"
 _WARM_UP = 30
 _QUERY_ROUNDS = 3
-_CAPACITY_CLIENTS = 32
+_CAPACITY_CLIENTS = 4
 _CAPACITY_SECONDS = 5.0
 # Twice what it can do.
 _OVERLOAD = 2.0
@@ -139,26 +139,34 @@ async def measure_mixed(plan: Plan, dtype: str, progress: Progress) -> dict[str,
 
 
 async def measure_overload(plan: Plan, dtype: str, progress: Progress) -> dict[str, Any]:
-    """Twice the queries that it can answer: what becomes of them. Latencies in milliseconds."""
+    """Twice the calls that it can answer: what becomes of them. Latencies in milliseconds."""
     wait = {"max-wait-seconds": plan.overload_wait_seconds}
     async with _loaded(plan, dtype, progress, "overload", **wait) as (service, load, precision):
         task = progress.add_task(f"overload, {dtype}: capacity", total=2)
-        closed = await _closed_loop(
-            plan, load, service, count=1_000_000, clients=_CAPACITY_CLIENTS, seconds=_CAPACITY_SECONDS
+        work: dict[str, Any] = {"texts": plan.texts.passages, "per_call": plan.overload_texts}
+        closed = await load.call(
+            "queries",
+            address=service.address,
+            count=1_000_000,
+            clients=_CAPACITY_CLIENTS,
+            seconds=_CAPACITY_SECONDS,
+            **work,
         )
         capacity = len(closed["latencies"]) / closed["seconds"]
         progress.update(task, completed=1, description=f"overload, {dtype}: twice the capacity")
         answer = await load.call(
             "overload",
             address=service.address,
-            texts=plan.texts.queries,
             rate=capacity * _OVERLOAD,
             seconds=plan.overload_seconds,
+            **work,
         )
         progress.advance(task)
     return {
         "precision": precision,
         "max_wait_seconds": plan.overload_wait_seconds,
+        "texts_per_call": plan.overload_texts,
+        "at_capacity": percentiles(_millis(closed["latencies"])),
         "capacity_per_second": round(capacity, 1),
         "clients": _CAPACITY_CLIENTS,
         "offered_per_second": round(capacity * _OVERLOAD, 1),

@@ -54,6 +54,8 @@ class Plan:
     """Queries a second beside bulk work."""
     overload_seconds: float
     """Length of the open loop."""
+    overload_texts: int
+    """Passages of one of its calls."""
     overload_wait_seconds: float
     """The service's `max_wait_seconds` in it."""
     soak_seconds: float

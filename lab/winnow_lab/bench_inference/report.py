@@ -128,15 +128,28 @@ def _show_mixed(part: list[dict[str, Any]], console: Console) -> None:
 
 
 def _show_overload(part: list[dict[str, Any]], console: Console) -> None:
-    numbers = ("capacity/s", "offered/s", "accepted", "p50", "p99", "refused", "its p50", "its p99", "errors")
+    numbers = (
+        "capacity/s",
+        "its p50",
+        "its p99",
+        "offered/s",
+        "accepted",
+        "p50",
+        "p99",
+        "refused",
+        "p50",
+        "p99",
+        "errors",
+    )
     rows = table("overload", "precision", *numbers, right=numbers)
     notes = []
     for row in _measured(part, console, "overload"):
         rows.add_row(
             row["dtype"],
             row["precision"],
-            f"{row['capacity_per_second']:.0f}",
-            f"{row['sent_per_second']:.0f}",
+            f"{row['capacity_per_second']:.1f}",
+            *(_latency(row["at_capacity"], cut) for cut in ("p50", "p99")),
+            f"{row['sent_per_second']:.1f}",
             str(row["accepted"]),
             *(_latency(row["accepted_latency"], cut) for cut in ("p50", "p99")),
             str(row["refused"]),
@@ -146,8 +159,8 @@ def _show_overload(part: list[dict[str, Any]], console: Console) -> None:
         lag = row["lag"]
         verdict = "the load generator lagged" if lag["lagged"] else "the load generator kept its pace"
         notes.append(
-            f"{row['dtype']}: {verdict} (calls began {lag['p99_ms']:.1f} ms late at p99); queries that would wait over "
-            f"{row['max_wait_seconds']:g} s are refused"
+            f"{row['dtype']}: {verdict} (calls began {lag['p99_ms']:.1f} ms late at p99); {row['texts_per_call']} "
+            f"passages a call; calls that would wait over {row['max_wait_seconds']:g} s are refused"
             + "".join(f"; {count} errors: {kind}" for kind, count in row["error_kinds"].items())
         )
     console.print("\noverload: twice the capacity as an open loop, milliseconds")

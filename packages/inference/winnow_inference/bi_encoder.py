@@ -52,7 +52,7 @@ class BiEncoder(HostedModel[BiEncoderFacts]):
         made sure that the model was trained for it. Faults: those of `Runner.stream` and `TextTokenizer.texts`.
         """
         if not wait_for_room:
-            self._runner.refuse_if_full(priority)
+            self._runner.refuse_if_full(priority, least_tokens=self._tokenizer.least_tokens(texts))
         prompt = self.facts.query_prompt if query else self.facts.passage_prompt
         tokenized = await self._tokenizer.texts(texts, prompt=prompt, truncation=truncation)
         answer = await self._runner.run(

@@ -50,7 +50,7 @@ class CrossEncoder(HostedModel[CrossEncoderFacts]):
 
         Faults: those of `Runner.stream` and `TextTokenizer.pairs`; `field` is the pairs' name in them.
         """
-        self._runner.refuse_if_full(priority)
+        self._runner.refuse_if_full(priority, least_tokens=self._tokenizer.least_tokens(seconds))
         prompted = [self.facts.prompt + first for first in firsts]
         tokenized = await self._tokenizer.pairs(prompted, seconds, truncation=truncation, field=field)
         answer = await self._runner.run(tokenized.sequences, priority=priority, deadline=deadline)
@@ -77,7 +77,7 @@ class CrossEncoder(HostedModel[CrossEncoderFacts]):
 
         Close the generator to cancel what has not begun. Faults as for `score`.
         """
-        self._runner.refuse_if_full(priority)
+        self._runner.refuse_if_full(priority, least_tokens=self._tokenizer.least_tokens(seconds))
         tokenized = await self._tokenizer.pairs([self.facts.prompt + first], seconds, truncation=truncation)
         cuts = {cut.index: cut for cut in tokenized.cuts}
         parts = self._runner.stream(tokenized.sequences, priority=priority, deadline=deadline)

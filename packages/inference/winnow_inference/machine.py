@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import math
 import os
 import platform
+import sys
+import threading
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 _CGROUP_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 _PROCESSOR = Path("/proc/cpuinfo")
+
+
+def set_niceness(niceness: int) -> None:
+    """Of the calling thread and those that it starts (Linux: -20 goes first, 19 last, each step about a tenth of the
+    processor's time). Nothing happens where threads have none of their own."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
 
 
 def usable_cores(quota_file: Path = _CGROUP_QUOTA) -> int:

@@ -64,10 +64,11 @@ class Runner:
         self._dispatcher.check_progress()
         await self.run([TokenSequence.blank(1)], priority=Priority.INTERACTIVE, always=True)
 
-    def refuse_if_full(self, priority: Priority) -> None:
-        """Raises ResourceExhausted if there is no room at all: no time goes into tokenizing what must be refused."""
+    def refuse_if_full(self, priority: Priority, *, least_tokens: int = 0) -> None:
+        """Raises ResourceExhausted for a request of `least_tokens` or more that would be refused once they are counted:
+        no time goes into tokenizing what must be refused."""
         if self._dispatcher.refusal is None and priority is Priority.INTERACTIVE:
-            self._refuse_long_wait(0, deadline=None)
+            self._refuse_long_wait(least_tokens, deadline=None)
         limit = self._room_for(priority)
         if self.queued_tokens >= limit:
             raise self._full(0, limit)
@@ -169,16 +170,18 @@ class Runner:
         if limit == float("inf"):
             return
         rate = self._dispatcher.tokens_per_second
-        waiting = [request.waiting_tokens for request in self._queue.of_class(Priority.INTERACTIVE)]
+        ahead = self._queue.of_class(Priority.INTERACTIVE)
         wait = admission.expected_wait_seconds(
             tokens,
-            waiting,
+            # Whole, though of some a part is done: while there are so many, others will have come in their place.
+            [request.tokens for request in ahead],
             turn_tokens=rate * self._limits.batch_seconds,
             tokens_per_second=rate,
             busy_seconds=self._dispatcher.interactive_seconds,
         )
         if wait > limit:
-            raise admission.wait_too_long(tokens, wait=wait, limit=limit, waiting=sum(waiting), tokens_per_second=rate)
+            waiting = sum(request.waiting_tokens for request in ahead)
+            raise admission.wait_too_long(tokens, wait=wait, limit=limit, waiting=waiting, tokens_per_second=rate)
 
     def _room_for(self, priority: Priority) -> int:
         """Tokens that may wait in all before work of this class finds no room."""

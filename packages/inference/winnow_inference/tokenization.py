@@ -22,6 +22,11 @@ from winnow_rpc.faults import InvalidArgument
 
 T = TypeVar("T")
 
+# What counts as a query: so few texts, of so many characters in all. That takes under a millisecond.
+_FEW, _SHORT_CHARACTERS = 4, 4096
+# Characters of a token on a long average: English has four to five, its space included.
+_LONG_TOKEN = 6
+
 
 @dataclass(frozen=True, slots=True)
 class Tokenized:
@@ -62,7 +67,7 @@ class TextTokenizer:
     and prompt included.
     """
 
-    def __init__(self, backend: Tokenizer, *, max_token_count: int, thread_count: int = 2) -> None:
+    def __init__(self, backend: Tokenizer, *, max_token_count: int) -> None:
         self._backend = Tokenizer.from_str(backend.to_str())
         self._backend.no_truncation()
         self._backend.no_padding()
@@ -70,17 +75,24 @@ class TextTokenizer:
         self._pair = _frame_of(self._backend, pair=True)
         self.max_token_count = max_token_count
         """Tokens of the longest sequence it makes."""
-        self._threads = ThreadPoolExecutor(thread_count, thread_name_prefix="tokenize")
+        # A query is not tokenized behind a bulk batch.
+        self._short = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
+        self._long = ThreadPoolExecutor(1, thread_name_prefix="tokenize-long")
 
     def close(self) -> None:
         """Ends its threads; work that has not begun is dropped."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
+        for threads in (self._short, self._long):
+            threads.shutdown(wait=False, cancel_futures=True)
+
+    def least_tokens(self, texts: Sequence[str]) -> int:
+        """Tokens that texts are sure to have as long as they are written in words, without tokenizing them."""
+        return sum(min(len(text) // _LONG_TOKEN, self.max_token_count) for text in texts)
 
     async def texts(
         self, texts: Sequence[str], *, prompt: str = "", truncation: TextTruncation = TextTruncation.END
     ) -> Tokenized:
         """One sequence a text, the prompt before it. Raises InvalidArgument for a text that is too long, on REFUSE."""
-        return await self._in_thread(lambda: self.tokenize_texts(texts, prompt=prompt, truncation=truncation))
+        return await self._in_thread(texts, lambda: self.tokenize_texts(texts, prompt=prompt, truncation=truncation))
 
     async def pairs(
         self,
@@ -96,11 +108,13 @@ class TextTokenizer:
         `field[index]` for a pair that is too long, on REFUSE, or whose first text leaves the second no room, on
         DOCUMENT_ONLY.
         """
-        return await self._in_thread(lambda: self.tokenize_pairs(firsts, seconds, truncation=truncation, field=field))
+        return await self._in_thread(
+            [*firsts, *seconds], lambda: self.tokenize_pairs(firsts, seconds, truncation=truncation, field=field)
+        )
 
     async def counts(self, texts: Sequence[str], *, prompt: str = "") -> list[int]:
         """Tokens of each text before any cut, prompt and special tokens included."""
-        encoded = await self._in_thread(lambda: self._encode([prompt + text for text in texts]))
+        encoded = await self._in_thread(texts, lambda: self._encode([prompt + text for text in texts]))
         return [len(ids) + self._single.size for ids in encoded]
 
     def tokenize_texts(
@@ -168,7 +182,10 @@ class TextTokenizer:
         return _tokenized(sequences, cuts, began)
 
     def _encode(self, texts: list[str]) -> list[Ids]:
-        encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+        if len(texts) <= _FEW:  # on this thread, not on the library's
+            encodings = [self._backend.encode(text, add_special_tokens=False) for text in texts]
+        else:
+            encodings = self._backend.encode_batch_fast(texts, add_special_tokens=False)
         return [np.array(encoding.ids, dtype=np.int32) for encoding in encodings]
 
     def _prompt_tokens(self, prompt: str, text: str) -> Ids:
@@ -179,8 +196,9 @@ class TextTokenizer:
         count = next((at for at, (start, _) in enumerate(encoding.offsets) if start >= len(prompt)), len(encoding))
         return np.array(encoding.ids[:count], dtype=np.int32)
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+    async def _in_thread(self, texts: Sequence[str], work: Callable[[], T]) -> T:
+        long = len(texts) > _FEW or sum(map(len, texts)) > _SHORT_CHARACTERS
+        return await asyncio.get_running_loop().run_in_executor(self._long if long else self._short, work)
 
 
 def _tokenized(sequences: list[TokenSequence], cuts: list[Cut], began: int) -> Tokenized:

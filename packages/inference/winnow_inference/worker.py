@@ -12,9 +12,14 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from winnow_inference.engines.base import Engine, EngineLost
+from winnow_inference.machine import set_niceness
 from winnow_inference.sequences import Matrix, TokenSequence
 
 T = TypeVar("T")
+
+# Bulk work on lanes of its own makes way for everything else that wants a core: a query under full bulk load took 17
+# ms at p99 with this, 20 without, and 29 where the express lanes were as nice.
+_BULK_NICENESS = 10
 
 
 class WorkerDied(Exception):
@@ -125,6 +130,8 @@ class Worker:
             self._post(_fail, self._started, error if isinstance(error, Exception) else WorkerDied(repr(error)))
             self._post(self._bury)
             return
+        if engine.lanes.express and self.lane < engine.lanes.count:
+            set_niceness(_BULK_NICENESS)
         self._post(_resolve, self._started, engine)
         job: Job | None = None
         try:

@@ -13,6 +13,8 @@ class EmbedderSettings(InferenceSettings, ServingSettings):
 
     port: int = Field(default=50051, ge=0, le=65535)
     """Port to listen on; 0 takes a free one, which the `listening` event names."""
+    max_wait_seconds: float = Field(default=0.5, gt=0.0, le=3600.0)
+    """Interactive work that would wait longer than this for its turn is refused with RESOURCE_EXHAUSTED at once."""
     max_text_count: int = Field(default=1024, ge=1, le=100_000)
     """Texts of one request, or of one batch of a stream, at most."""
     matryoshka_dimensions: tuple[int, ...] = ()
