@@ -62,6 +62,14 @@ class EmbedderModel:
 
 
 @dataclass(frozen=True, slots=True)
+class LexicalConfig:
+    """How documents are indexed for BM25."""
+
+    language: str = "english"
+    """Whose stop words and word endings are taken off; "none": nothing is."""
+
+
+@dataclass(frozen=True, slots=True)
 class CollectionSpec:
     """What a collection is made from."""
 
@@ -70,6 +78,8 @@ class CollectionSpec:
     description: str = ""
     metadata_fields: Sequence[MetadataField] = ()
     hnsw: HnswConfig = HnswConfig()
+    lexical: LexicalConfig | None = None
+    """None: it has vectors alone, as those made before there was BM25."""
 
 
 @dataclass(frozen=True, slots=True)

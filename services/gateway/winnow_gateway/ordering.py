@@ -7,6 +7,18 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Fusion:
+    """Weighted reciprocal rank fusion of the order by vectors and the order by BM25, which the index does.
+
+    Score = dense_weight / (k + dense rank) + lexical_weight / (k + BM25 rank), ranks from 0, as Qdrant counts them.
+    """
+
+    k: int = 2
+    dense_weight: float = 1.0
+    lexical_weight: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
 class Mixing:
     """Weighted reciprocal rank fusion of both stages' orders.
 

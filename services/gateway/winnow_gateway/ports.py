@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from winnow_gateway.collections import Collection, CollectionSpec, EmbedderModel
 from winnow_gateway.documents import Document, DocumentView, StoredDocument
 from winnow_gateway.filters import Filter
-from winnow_gateway.ordering import Mixing
+from winnow_gateway.ordering import Fusion, Mixing
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,11 +166,13 @@ class Index(Protocol):
         """Deletes what satisfies the filter; returns how many did, once that is on disk."""
         ...
 
-    async def nearest(
+    async def retrieve(
         self,
         name: str,
-        vector: NDArray[np.float32],
         *,
+        vector: NDArray[np.float32] | None,
+        text: str | None,
+        fusion: Fusion,
         limit: int,
         filter_: Filter,
         view: DocumentView,
@@ -179,5 +181,9 @@ class Index(Protocol):
         exact: bool,
         timeout: float | None = None,
     ) -> Sequence[Candidate]:
-        """The nearest documents by falling score, ties by document id."""
+        """The best documents by falling score, ties by document id.
+
+        A `vector` alone: by similarity, at least `min_score` if that is given. A `text` alone: by BM25, where the collection
+        has it. Both: both orders fused at the root of one query; `min_score` then bounds the order by vectors alone.
+        """
         ...
