@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from winnow_gateway.collections import Collection, CollectionSpec, EmbedderModel, IndexState, Similarity
 from winnow_gateway.documents import Document, DocumentView, Json, StoredDocument, point_id, split_text
 from winnow_gateway.filters import Condition, Exists, Filter, HasId, Match, Range, TimeRange
-from winnow_gateway.ordering import Mixing
+from winnow_gateway.ordering import Fusion, Mixing
 from winnow_gateway.ports import Candidate, EmbeddedTexts, Page, Point, RerankedBatch, RerankerModel
 from winnow_rpc.faults import AlreadyExists, FailedPrecondition, Fault, InvalidArgument, NotFound
 
@@ -179,11 +179,13 @@ class FakeIndex:
         fitting = [id_ for id_, (point, _) in points.items() if satisfies(point.document, filter_)]
         return await self.delete_documents(name, fitting)
 
-    async def nearest(
+    async def retrieve(
         self,
         name: str,
-        vector: NDArray[np.float32],
         *,
+        vector: NDArray[np.float32] | None,
+        text: str | None,
+        fusion: Fusion,
         limit: int,
         filter_: Filter,
         view: DocumentView,

@@ -22,6 +22,7 @@ from winnow_gateway.collection_metadata import read_spec, write_spec
 from winnow_gateway.collections import Collection, CollectionSpec, IndexState, MetadataType, Similarity
 from winnow_gateway.documents import Document, DocumentView, StoredDocument, point_id, split_text
 from winnow_gateway.filters import Filter
+from winnow_gateway.ordering import Fusion
 from winnow_gateway.ports import Candidate, Page, Point
 from winnow_gateway.qdrant_filters import METADATA, metadata_key, qdrant_filter
 from winnow_rpc import telemetry
@@ -232,11 +233,13 @@ class QdrantIndex:
             await self._client.delete(name, models.FilterSelector(filter=translated), wait=True)
         return counted.count
 
-    async def nearest(
+    async def retrieve(
         self,
         name: str,
-        vector: NDArray[np.float32],
         *,
+        vector: NDArray[np.float32] | None,
+        text: str | None,
+        fusion: Fusion,
         limit: int,
         filter_: Filter,
         view: DocumentView,
@@ -246,6 +249,8 @@ class QdrantIndex:
         timeout: float | None = None,
     ) -> Sequence[Candidate]:
         """The nearest documents by falling score, ties by document id."""
+        if vector is None:
+            raise Unimplemented("this index adapter does not search by BM25 yet", reason="NO_LEXICAL")
         negated = await self._less_is_nearer(name)
         threshold = -min_score if negated and min_score is not None else min_score
         async with self._asking(name, timeout=timeout):

@@ -18,6 +18,7 @@ from winnow_gateway.collections import (
 )
 from winnow_gateway.documents import WHOLE_DOCUMENT, Document, DocumentView
 from winnow_gateway.filters import NO_FILTER, Condition, Exists, Filter, HasId, Match, Range, TimeRange
+from winnow_gateway.ordering import Fusion
 from winnow_gateway.ports import Index, Point
 from winnow_gateway.qdrant_index import QdrantIndex
 from winnow_index.serving import open_service
@@ -101,8 +102,8 @@ async def test_every_call_on_an_unknown_collection_says_so(index: Index) -> None
         index.delete_documents("nope", ["a"]),
         index.delete_matching("nope", Filter(must=[Exists("x")])),
         index.delete_collection("nope"),
-        index.nearest(
-            "nope", vector, limit=1, filter_=NO_FILTER, view=WHOLE_DOCUMENT, min_score=None, ef=None, exact=False
+        index.retrieve(
+            "nope", vector=vector, text=None, fusion=Fusion(), limit=1, filter_=NO_FILTER, view=WHOLE_DOCUMENT, min_score=None, ef=None, exact=False
         ),
     ]
     for call in calls:
@@ -144,8 +145,8 @@ async def test_writing_an_id_again_replaces_the_document(index: Index) -> None:
 async def test_the_nearest_come_first_with_their_cosines(index: Index) -> None:
     await fill(index)
     query = embed_words("cat mat")
-    found = await index.nearest(
-        "docs", query, limit=3, filter_=NO_FILTER, view=WHOLE_DOCUMENT, min_score=None, ef=64, exact=True
+    found = await index.retrieve(
+        "docs", vector=query, text=None, fusion=Fusion(), limit=3, filter_=NO_FILTER, view=WHOLE_DOCUMENT, min_score=None, ef=64, exact=True
     )
     expected = sorted(DOCUMENTS, key=lambda each: (-float(embed_words(each.passage) @ query), each.id))[:3]
     assert [each.document for each in found] == expected
@@ -157,9 +158,11 @@ async def test_candidates_of_equal_score_are_in_the_order_of_their_ids(index: In
     await index.create_collection(SPEC)
     same = [Document(id_, text="the same text") for id_ in ("c", "a", "b")]
     await index.upsert("docs", [Point(each, each.content_hash, embed_words(each.passage)) for each in same])
-    found = await index.nearest(
+    found = await index.retrieve(
         "docs",
-        embed_words("same"),
+        vector=embed_words("same"),
+        text=None,
+        fusion=Fusion(),
         limit=3,
         filter_=NO_FILTER,
         view=WHOLE_DOCUMENT,
@@ -173,8 +176,8 @@ async def test_candidates_of_equal_score_are_in_the_order_of_their_ids(index: In
 async def test_a_least_score_leaves_out_the_rest(index: Index) -> None:
     await fill(index)
     query = embed_words("quick brown fox")
-    found = await index.nearest(
-        "docs", query, limit=10, filter_=NO_FILTER, view=WHOLE_DOCUMENT, min_score=0.5, ef=None, exact=False
+    found = await index.retrieve(
+        "docs", vector=query, text=None, fusion=Fusion(), limit=10, filter_=NO_FILTER, view=WHOLE_DOCUMENT, min_score=0.5, ef=None, exact=False
     )
     assert [each.document.id for each in found] == ["fox"]
 
@@ -185,9 +188,11 @@ async def test_what_was_not_asked_for_is_not_read(index: Index) -> None:
         "docs", filter_=Filter(must=[HasId(["cat"])]), limit=1, offset=None, view=DocumentView(text=False)
     )
     assert page.documents == [Document("cat", "Cats", "", DOCUMENTS[0].metadata)]
-    found = await index.nearest(
+    found = await index.retrieve(
         "docs",
-        embed_words("cat mat"),
+        vector=embed_words("cat mat"),
+        text=None,
+        fusion=Fusion(),
         limit=1,
         filter_=NO_FILTER,
         view=DocumentView(metadata=False),
@@ -252,9 +257,11 @@ async def test_deleting_counts_what_was_there(index: Index) -> None:
 async def test_of_a_long_text_a_candidate_has_the_head_and_the_index_the_whole(index: Index) -> None:
     long = Document("long", text="é" * 20_000)
     await fill(index, [long, DOCUMENTS[0]])
-    found = await index.nearest(
+    found = await index.retrieve(
         "docs",
-        embed_words(long.passage),
+        vector=embed_words(long.passage),
+        text=None,
+        fusion=Fusion(),
         limit=2,
         filter_=NO_FILTER,
         view=WHOLE_DOCUMENT,

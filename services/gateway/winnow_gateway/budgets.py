@@ -1,0 +1,49 @@
+"""The time of one search."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from winnow_rpc.faults import DeadlineExceeded
+
+# What a margin may take of a short budget at most: something must be left to work with.
+_LARGEST_MARGIN_SHARE = 0.2
+
+
+class Budget:
+    """When a search ought to be answered, and when its caller gives up.
+
+    The first is what optional work (reranking) stops for; what an answer cannot do without goes on until the second.
+    Without a budget of the caller's they are the same, and the margin keeps the first before the second.
+    """
+
+    def __init__(
+        self, *, deadline_seconds: float, budget_seconds: float | None, margin_seconds: float, clock: Callable[[], float]
+    ) -> None:
+        """Both count from now; `margin_seconds` is what it takes to answer once the work has stopped."""
+        self._clock = clock
+        self.began = clock()
+        wanted = deadline_seconds if budget_seconds is None else min(budget_seconds, deadline_seconds)
+        self.has_budget = budget_seconds is not None
+        self.stop_at = self.began + wanted - min(margin_seconds, wanted * _LARGEST_MARGIN_SHARE)
+        """When optional work stops, on the clock."""
+        self.deadline = self.began + deadline_seconds
+        """When the caller gives up, on the clock."""
+
+    @property
+    def left(self) -> float:
+        """Seconds until optional work stops; never negative."""
+        return max(0.0, self.stop_at - self._clock())
+
+    @property
+    def until_deadline(self) -> float:
+        """Seconds until the caller gives up, above 0. Raises DeadlineExceeded if he has."""
+        left = self.deadline - self._clock()
+        if left <= 0:
+            raise DeadlineExceeded("the caller's deadline passed before the search was done", reason="DEADLINE")
+        return left
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it began."""
+        return self._clock() - self.began
