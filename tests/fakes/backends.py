@@ -85,9 +85,23 @@ class FakeReranker:
     def __init__(self, mixing: Mixing | None = None) -> None:
         self.served = RerankerModel("fake-cross-encoder", "c" * 64, mixing)
         self.failure: Fault | None = None
+        """Raised in the place of the batch `fails_at`, and by `model` if that is 0."""
+        self.fails_at = 0
         self.passages: list[str] = []
+        self.calls = 0
+        self.delay = 0.0
+        """Seconds that a batch takes."""
+        self.scored = 0
+        """Passages scored, over all calls."""
+        self.cancelled = asyncio.Event()
+        """Set when a call was given up before its end."""
+        self.timeouts: list[float | None] = []
+        self.held_up: set[int] = set()
+        """Batches that come last, whatever their place."""
 
     async def model(self, *, timeout: float | None = None) -> RerankerModel:
+        if self.failure and self.fails_at == 0:
+            raise self.failure
         return self.served
 
     async def rerank(
@@ -95,14 +109,28 @@ class FakeReranker:
     ) -> AsyncGenerator[RerankedBatch, None]:
         wanted = set(query.lower().split())
         self.passages = list(passages)
-        for start in range(0, len(passages), 2):
-            if self.failure:
-                raise self.failure
-            scores = {
-                start + i: float(len(wanted.intersection(passage.lower().split())))
-                for i, passage in enumerate(passages[start : start + 2])
-            }
-            yield RerankedBatch(scores, token_count=7, inference_micros=5, model_fingerprint=self.served.fingerprint)
+        self.calls += 1
+        self.timeouts.append(timeout)
+        batches = range(0, len(passages), 2)
+        ended = False
+        try:
+            for number, start in enumerate(sorted(batches, key=lambda start: (start // 2 in self.held_up, start))):
+                await asyncio.sleep(self.delay)
+                if self.failure and number >= self.fails_at:
+                    ended = True
+                    raise self.failure
+                scores = {
+                    start + i: float(len(wanted.intersection(passage.lower().split())))
+                    for i, passage in enumerate(passages[start : start + 2])
+                }
+                self.scored += len(scores)
+                ended = start == batches[-1]
+                yield RerankedBatch(
+                    scores, token_count=7, inference_micros=5, model_fingerprint=self.served.fingerprint
+                )
+        finally:
+            if not ended:
+                self.cancelled.set()
 
 
 @dataclass
@@ -123,6 +151,14 @@ class FakeIndex:
         """Whether each search compared with every vector."""
         self.upserts: list[list[str]] = []
         """Document ids of each write."""
+        self.retrievals: list[tuple[bool, bool]] = []
+        """Whether each search had a vector, and a text."""
+        self.read_failure: Fault | None = None
+        """Raised by every search while set."""
+        self.texts_failure: Fault | None = None
+        """Raised while set when whole texts are asked for."""
+        self.delay = 0.0
+        """Seconds that a search takes."""
 
     async def create_collection(self, spec: CollectionSpec) -> Collection:
         if spec.name in self.held:
@@ -159,6 +195,8 @@ class FakeIndex:
         return StoredDocument(found[0].document, found[0].content_hash, found[1]) if found else None
 
     async def texts(self, name: str, document_ids: Sequence[str]) -> Mapping[str, str]:
+        if self.texts_failure:
+            raise self.texts_failure
         points = self._find(name).points
         return {id_: points[id_][0].document.text for id_ in document_ids if id_ in points}
 
@@ -195,18 +233,44 @@ class FakeIndex:
         timeout: float | None = None,
     ) -> Sequence[Candidate]:
         self.exact_searches.append(exact)
-        found = [
-            _candidate(_seen(point.document, view), float(point.vector @ vector))
+        self.retrievals.append((vector is not None, text is not None))
+        await asyncio.sleep(self.delay)
+        if self.read_failure:
+            raise self.read_failure
+        documents = [
+            (point.document, point.vector)
             for point, _ in self._find(name).points.values()
             if satisfies(point.document, filter_)
         ]
-        found.sort(key=lambda candidate: (-candidate.score, candidate.document.id))
-        return [each for each in found if min_score is None or each.score >= min_score][:limit]
+        dense = lexical = None
+        if vector is not None:
+            dense = _best({each.id: float(own @ vector) for each, own in documents}, min_score)
+        if text is not None:
+            words = set(text.lower().split())
+            counts = {each.id: len(words.intersection(each.passage.lower().split())) for each, _ in documents}
+            lexical = _best({id_: float(count) for id_, count in counts.items() if count}, None)
+        scores = dense if lexical is None else lexical if dense is None else _fused(dense, lexical, fusion)
+        assert scores is not None, "neither a vector nor a text"
+        by_id = {each.id: each for each, _ in documents}
+        return [_candidate(_seen(by_id[id_], view), score) for id_, score in _best(scores, None).items()][:limit]
 
     def _find(self, name: str) -> _Held:
         if name not in self.held:
             raise NotFound(f"there is no collection {name!r}", reason="NO_COLLECTION")
         return self.held[name]
+
+
+def _best(scores: Mapping[str, float], least: float | None) -> dict[str, float]:
+    kept = [(id_, score) for id_, score in scores.items() if least is None or score >= least]
+    return dict(sorted(kept, key=lambda each: (-each[1], each[0])))
+
+
+def _fused(dense: Mapping[str, float], lexical: Mapping[str, float], fusion: Fusion) -> dict[str, float]:
+    scores: dict[str, float] = {}
+    for order, weight in ((dense, fusion.dense_weight), (lexical, fusion.lexical_weight)):
+        for rank, id_ in enumerate(order):
+            scores[id_] = scores.get(id_, 0.0) + weight / (fusion.k + rank)
+    return scores
 
 
 def satisfies(document: Document, filter_: Filter) -> bool:

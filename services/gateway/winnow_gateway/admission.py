@@ -1,7 +1,7 @@
 """How much searching may be in hand at once. Pure: work is counted in seconds that searches are expected to take.
 
-There is no queue: a search that would be one too many is refused at once, with the time after which to come back. What is
-too many depends on the time that a search has: its own budget, times the searches that may share the backends.
+There is no queue: a search that would be one too many is refused at once, with the time after which to come back. What
+is too many depends on the time that a search has: its own budget, times the searches that may share the backends.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ class AdmissionSettings:
     max_work_seconds: float = 60.0
     """Seconds of expected work of all searches together."""
     sharing: int = 8
-    """Searches that may use up their whole time side by side: the work in hand is at most a search's own time times this."""
+    """Searches that may use up their whole time side by side: the work in hand is at most a search's own time times
+    this."""
 
 
 class Admission:

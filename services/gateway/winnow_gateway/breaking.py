@@ -1,10 +1,19 @@
-"""A circuit breaker: keeps a backend that does not work from eating the time of every request. Pure but for its clock."""
+"""A circuit breaker: keeps a backend that does not work from eating the time of every request. Pure but for its
+clock."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+
+from winnow_rpc.faults import Unavailable
+
+
+class BreakerOpen(Unavailable):
+    """The backend was not called: it has failed several times in a row and is given a pause."""
+
+    default_reason = "BREAKER_OPEN"
 
 
 class BreakerState(Enum):

@@ -18,17 +18,25 @@ class Budget:
     """
 
     def __init__(
-        self, *, deadline_seconds: float, budget_seconds: float | None, margin_seconds: float, clock: Callable[[], float]
+        self,
+        *,
+        deadline_seconds: float,
+        budget_seconds: float | None,
+        margin_seconds: float,
+        clock: Callable[[], float],
     ) -> None:
         """Both count from now; `margin_seconds` is what it takes to answer once the work has stopped."""
         self._clock = clock
         self.began = clock()
         wanted = deadline_seconds if budget_seconds is None else min(budget_seconds, deadline_seconds)
         self.has_budget = budget_seconds is not None
-        self.stop_at = self.began + wanted - min(margin_seconds, wanted * _LARGEST_MARGIN_SHARE)
+        margin = min(margin_seconds, wanted * _LARGEST_MARGIN_SHARE)
+        self.stop_at = self.began + wanted - margin
         """When optional work stops, on the clock."""
         self.deadline = self.began + deadline_seconds
         """When the caller gives up, on the clock."""
+        self.latest_stop = self.deadline - margin
+        """When work stops that the caller insists on, on the clock."""
 
     @property
     def left(self) -> float:

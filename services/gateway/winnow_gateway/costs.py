@@ -4,10 +4,10 @@ Reranking is the only stage whose time follows from what is asked of it:
 
     seconds = (fixed + per_token × tokens) × surcharge
 
-`fixed` and `per_token` are fitted by least squares of the relative error over what was seen of each batch (tokens scored
-so far, seconds so far); the surcharge is a high quantile of how much longer it took than that fit expected. All of it is
-as the gateway waits for it, with queues and the network in it, because that is what a deadline is made of; and all of it
-fades with every newer observation, so that it follows a load and a machine that change.
+`fixed` and `per_token` are fitted by least squares of the relative error over what was seen of each batch (tokens
+scored so far, seconds so far); the surcharge is a high quantile of how much longer it took than that fit expected. All
+of it is as the gateway waits for it, with queues and the network in it, because that is what a deadline is made of; and
+all of it fades with every newer observation, so that it follows a load and a machine that change.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ CAUTION = 0.9
 
 _FADING = 0.97
 _WINDOW = 128
-_FIT_DECAY = 0.98
+_FIT_DECAY = 0.97
 _SWEEPS = 8
 _LARGEST_SURPRISE = 3.0
 _TRUSTED_OBSERVATIONS = 6
@@ -92,8 +92,8 @@ class RerankCost:
 
 
 COLD_RERANK_COST = RerankCost(fixed=0.005, per_token=5e-5, tokens_per_passage=128.0)
-"""Before anything was measured: a small model on two good cores. Rather too hopeful than too careful: a plan that was too
-deep is cut off by the clock and teaches, while one that reranks nothing learns nothing."""
+"""Before anything was measured: a small model on two good cores. Rather too hopeful than too careful: a plan that was
+too deep is cut off by the clock and teaches, while one that reranks nothing learns nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,10 @@ class Costs:
     embed_seconds: float = 0.010
     retrieve_seconds: float = 0.010
     rerank: RerankCost = COLD_RERANK_COST
+
+
+COLD_COSTS = Costs()
+"""Before anything was measured."""
 
 
 class RerankFit:
@@ -132,8 +136,10 @@ class RerankFit:
 
     def observe(self, tokens: float, seconds: float) -> None:
         """Learns that `tokens` were scored `seconds` after they were asked for."""
-        if tokens <= 0 or seconds <= 0:
+        if tokens < 1 or seconds <= 0:
             return
+        # No clock tells less from nothing.
+        seconds = max(seconds, 1e-6)
         expected = self._coefficients[0] + self._coefficients[1] * tokens
         if self.observations >= _TRUSTED_OBSERVATIONS:
             self._ratios.observe(seconds / expected)
@@ -176,7 +182,6 @@ class CostBook:
         If reranking was last found too dear for the time there was, and nothing has shown otherwise for some seconds,
         hope is tried again once: else one bad moment would keep short searches from the reranker for ever.
         """
-        cold = Costs()
         retrieve = self._retrieve.get(collection)
         fit = self._fits.get(self._model)
         rerank = COLD_RERANK_COST
@@ -191,8 +196,8 @@ class CostBook:
                 )
         tokens = self._passages.get((collection, self._model), rerank.tokens_per_passage)
         return Costs(
-            embed_seconds=self._embed.value or cold.embed_seconds,
-            retrieve_seconds=(retrieve.value if retrieve else None) or cold.retrieve_seconds,
+            embed_seconds=self._embed.value or COLD_COSTS.embed_seconds,
+            retrieve_seconds=(retrieve.value if retrieve else None) or COLD_COSTS.retrieve_seconds,
             rerank=replace(rerank, tokens_per_passage=tokens),
         )
 

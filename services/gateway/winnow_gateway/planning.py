@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from winnow_gateway.costs import Costs, RerankCost
+from winnow_gateway.costs import COLD_COSTS, Costs, RerankCost
 from winnow_rpc.faults import FailedPrecondition
 
 DEFAULT_LIMIT = 10
@@ -82,7 +82,7 @@ class Situation:
     """Time left until the answer should be ready."""
     has_budget: bool = False
     """The caller named that time, and so means it to be used."""
-    costs: Costs = Costs()
+    costs: Costs = COLD_COSTS
     embedder_up: bool = True
     reranker_up: bool = True
 
@@ -125,8 +125,8 @@ class Plan:
 def plan_search(situation: Situation) -> Plan:
     """Plans a search.
 
-    Raises FailedPrecondition: NO_LEXICAL where the collection lacks the BM25 that is asked for, COLLECTION_TOO_LARGE for
-    EXHAUSTIVE, DEPTH_UNAFFORDABLE where the caller insists on a depth that the time cannot pay.
+    Raises FailedPrecondition: NO_LEXICAL where the collection lacks the BM25 that is asked for, COLLECTION_TOO_LARGE
+    for EXHAUSTIVE, DEPTH_UNAFFORDABLE where the caller insists on a depth that the time cannot pay.
     """
     s = situation
     kind = _kind(s)
@@ -150,7 +150,7 @@ def plan_search(situation: Situation) -> Plan:
         reason = f"the time is enough to rerank all {s.document_count} documents"
         plan = _exhaustive(s, kind, embed, reason=reason, floor=False)
         if plan.depth == s.document_count:
-            return plan
+            return replace(plan, floor=plan.depth if _insists(s) else 0)
     return _two_stage(s, kind, embed, retrieve)
 
 
@@ -159,10 +159,12 @@ def refine(plan: Plan, *, cost: RerankCost, seconds: float, candidates: int) -> 
 
     The depth never rises over the wish or the candidates, nor falls under the floor.
     """
-    wish = min(plan.wish, candidates)
-    if not plan.depth or not wish:
+    # Fewer than were asked for: there are no more. As many: there may be.
+    wish = min(plan.wish, candidates) if candidates < plan.candidates else plan.wish
+    most = min(wish, candidates)
+    if not plan.depth or not most:
         return replace(plan, wish=wish, depth=0)
-    depth = max(cost.affordable(max(0.0, seconds), most=wish), min(plan.floor, wish))
+    depth = max(cost.affordable(max(0.0, seconds), most=most), min(plan.floor, most))
     return replace(
         plan,
         wish=wish,
@@ -182,7 +184,8 @@ def _kind(s: Situation) -> RetrievalKind:
 
 
 def _most_exhaustive(s: Situation) -> int:
-    """Up to how many documents AUTO may rerank all: no more than the caller's depth, or than he can be thought to want."""
+    """Up to how many documents AUTO may rerank all: no more than the caller's depth, or than he can be thought to
+    want."""
     return s.depth or (MAX_CHOSEN_EXHAUSTIVE if s.has_budget else DEFAULT_DEPTH)
 
 

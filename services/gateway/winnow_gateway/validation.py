@@ -26,6 +26,8 @@ MAX_DESCRIPTION_BYTES = 1_024
 MAX_FILTER_CONDITIONS = 256
 MAX_FILTER_DEPTH = 8
 MAX_MATCH_VALUES = 1_000
+MIN_BUDGET_MICROS = 1_000
+MAX_BUDGET_MICROS = 3_600_000_000
 MAX_PAGE_SIZE = 1_000
 DEFAULT_PAGE_SIZE = 100
 
@@ -88,6 +90,17 @@ def checked_count(value: int, *, field: str, default: int, maximum: int) -> int:
             f"{field} is {value}: 1 to {maximum}, or 0 for {default}", field=field, reason="OUT_OF_RANGE"
         )
     return value
+
+
+def checked_budget(micros: int) -> float:
+    """A search's budget in microseconds, as seconds."""
+    if not MIN_BUDGET_MICROS <= micros <= MAX_BUDGET_MICROS:
+        raise InvalidArgument(
+            f"budget_micros is {micros}: {MIN_BUDGET_MICROS:,} (a millisecond) to {MAX_BUDGET_MICROS:,} (an hour)",
+            field="budget_micros",
+            reason="OUT_OF_RANGE",
+        )
+    return micros / 1e6
 
 
 def checked_score(value: float, *, field: str) -> float:

@@ -103,7 +103,16 @@ async def test_every_call_on_an_unknown_collection_says_so(index: Index) -> None
         index.delete_matching("nope", Filter(must=[Exists("x")])),
         index.delete_collection("nope"),
         index.retrieve(
-            "nope", vector=vector, text=None, fusion=Fusion(), limit=1, filter_=NO_FILTER, view=WHOLE_DOCUMENT, min_score=None, ef=None, exact=False
+            "nope",
+            vector=vector,
+            text=None,
+            fusion=Fusion(),
+            limit=1,
+            filter_=NO_FILTER,
+            view=WHOLE_DOCUMENT,
+            min_score=None,
+            ef=None,
+            exact=False,
         ),
     ]
     for call in calls:
@@ -146,7 +155,16 @@ async def test_the_nearest_come_first_with_their_cosines(index: Index) -> None:
     await fill(index)
     query = embed_words("cat mat")
     found = await index.retrieve(
-        "docs", vector=query, text=None, fusion=Fusion(), limit=3, filter_=NO_FILTER, view=WHOLE_DOCUMENT, min_score=None, ef=64, exact=True
+        "docs",
+        vector=query,
+        text=None,
+        fusion=Fusion(),
+        limit=3,
+        filter_=NO_FILTER,
+        view=WHOLE_DOCUMENT,
+        min_score=None,
+        ef=64,
+        exact=True,
     )
     expected = sorted(DOCUMENTS, key=lambda each: (-float(embed_words(each.passage) @ query), each.id))[:3]
     assert [each.document for each in found] == expected
@@ -177,7 +195,16 @@ async def test_a_least_score_leaves_out_the_rest(index: Index) -> None:
     await fill(index)
     query = embed_words("quick brown fox")
     found = await index.retrieve(
-        "docs", vector=query, text=None, fusion=Fusion(), limit=10, filter_=NO_FILTER, view=WHOLE_DOCUMENT, min_score=0.5, ef=None, exact=False
+        "docs",
+        vector=query,
+        text=None,
+        fusion=Fusion(),
+        limit=10,
+        filter_=NO_FILTER,
+        view=WHOLE_DOCUMENT,
+        min_score=0.5,
+        ef=None,
+        exact=False,
     )
     assert [each.document.id for each in found] == ["fox"]
 
