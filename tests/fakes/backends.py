@@ -46,11 +46,14 @@ class FakeEmbedder:
         """A passage with one of these makes its whole call fail."""
         self.embedded_passages: list[str] = []
         self.delay = 0.0
+        self.queries = 0
+        """Calls of `embed_query`."""
 
     async def model(self, *, timeout: float | None = None) -> EmbedderModel:
         return self.served
 
     async def embed_query(self, query: str, *, fingerprint: str, timeout: float | None = None) -> EmbeddedTexts:
+        self.queries += 1
         return await self._embed([query], fingerprint)
 
     async def embed_passages(
@@ -248,7 +251,9 @@ class FakeIndex:
         if text is not None:
             words = set(text.lower().split())
             counts = {each.id: len(words.intersection(each.passage.lower().split())) for each, _ in documents}
-            lexical = _best({id_: float(count) for id_, count in counts.items() if count}, None)
+            lexical = _best(
+                {id_: float(count) for id_, count in counts.items() if count}, min_score if vector is None else None
+            )
         scores = dense if lexical is None else lexical if dense is None else _fused(dense, lexical, fusion)
         assert scores is not None, "neither a vector nor a text"
         by_id = {each.id: each for each, _ in documents}

@@ -6,15 +6,19 @@ from collections.abc import Callable
 
 from winnow_rpc.faults import DeadlineExceeded
 
-# What a margin may take of a short budget at most: something must be left to work with.
+# What a margin may take of a short time at most: something must be left to work with.
 _LARGEST_MARGIN_SHARE = 0.2
+# An answer that is late for its budget is late; one that is late for the call's deadline is lost. So that margin is
+# wider.
+_DEADLINE_MARGIN_SHARE = 0.05
+_LARGEST_DEADLINE_MARGIN_SECONDS = 0.25
 
 
 class Budget:
     """When a search ought to be answered, and when its caller gives up.
 
     The first is what optional work (reranking) stops for; what an answer cannot do without goes on until the second.
-    Without a budget of the caller's they are the same, and the margin keeps the first before the second.
+    Where the caller names no budget, optional work stops for the deadline, some time before it.
     """
 
     def __init__(
@@ -28,15 +32,17 @@ class Budget:
         """Both count from now; `margin_seconds` is what it takes to answer once the work has stopped."""
         self._clock = clock
         self.began = clock()
-        wanted = deadline_seconds if budget_seconds is None else min(budget_seconds, deadline_seconds)
         self.has_budget = budget_seconds is not None
-        margin = min(margin_seconds, wanted * _LARGEST_MARGIN_SHARE)
-        self.stop_at = self.began + wanted - margin
-        """When optional work stops, on the clock."""
         self.deadline = self.began + deadline_seconds
         """When the caller gives up, on the clock."""
-        self.latest_stop = self.deadline - margin
+        wide = min(_LARGEST_DEADLINE_MARGIN_SECONDS, max(margin_seconds, deadline_seconds * _DEADLINE_MARGIN_SHARE))
+        self.latest_stop = self.deadline - min(wide, deadline_seconds * _LARGEST_MARGIN_SHARE)
         """When work stops that the caller insists on, on the clock."""
+        self.stop_at = self.latest_stop
+        """When optional work stops, on the clock."""
+        if budget_seconds is not None:
+            margin = min(margin_seconds, budget_seconds * _LARGEST_MARGIN_SHARE)
+            self.stop_at = min(self.latest_stop, self.began + budget_seconds - margin)
 
     @property
     def left(self) -> float:

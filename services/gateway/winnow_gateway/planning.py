@@ -242,7 +242,7 @@ def _insists(s: Situation) -> bool:
 def _depth(s: Situation, wish: int, insisted: int, seconds: float) -> tuple[int, Shortfall | None]:
     """How deep to rerank in that time. Raises FailedPrecondition where that is less than is insisted on."""
     if not s.reranker_up:
-        return 0, Shortfall.NO_RERANKER
+        return 0, Shortfall.NO_RERANKER if wish else None
     depth = s.costs.rerank.affordable(seconds, most=wish)
     if depth < insisted:
         needed = s.costs.rerank.seconds(insisted)

@@ -184,7 +184,7 @@ class Index(Protocol):
         """The best documents by falling score, ties by document id.
 
         A `vector` alone: by similarity, at least `min_score` if that is given. A `text` alone: by BM25, where the
-        collection has it. Both: both orders fused at the root of one query; `min_score` then bounds the order by
-        vectors alone.
+        collection has it, at least `min_score` likewise. Both: both orders fused at the root of one query; `min_score`
+        then bounds the order by vectors alone.
         """
         ...

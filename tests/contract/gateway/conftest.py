@@ -28,19 +28,21 @@ class Gateway:
     index: FakeIndex = field(default_factory=FakeIndex)
     now: float = 0.0
     settings: SearchSettings = field(default_factory=SearchSettings)
+    searcher: Searcher = None  # type: ignore[assignment]
     stub: search_service_pb2_grpc.SearchServiceAsyncStub = None  # type: ignore[assignment]
 
     def service(self) -> Service:
         catalog = Catalog(index=self.index, embedder=self.embedder, cache_seconds=5, clock=lambda: self.now)
+        self.searcher = Searcher(
+            catalog=catalog,
+            embedder=self.embedder,
+            reranker=self.reranker,
+            index=self.index,
+            settings=self.settings,
+        )
         servicer = SearchServicer(
             catalog=catalog,
-            searcher=Searcher(
-                catalog=catalog,
-                embedder=self.embedder,
-                reranker=self.reranker,
-                index=self.index,
-                settings=self.settings,
-            ),
+            searcher=self.searcher,
             embedder=self.embedder,
             index=self.index,
             ingest_limits=IngestLimits(group_size=4, retry_seconds=1),

@@ -28,7 +28,7 @@ def test_optional_work_stops_a_margin_before_the_budget_and_the_rest_goes_on_to_
 def test_without_a_budget_the_deadline_is_one_and_a_later_budget_means_nothing() -> None:
     for wanted in (None, 50.0):
         budget = Budget(deadline_seconds=10, budget_seconds=wanted, margin_seconds=0.01, clock=Clock())
-        assert budget.left == pytest.approx(9.99)
+        assert budget.left == pytest.approx(9.75), "an answer that is late for the deadline is lost"
         assert budget.has_budget is (wanted is not None)
 
 
