@@ -11,12 +11,20 @@ from google.protobuf import struct_pb2, timestamp_pb2
 
 from winnow.search.v1 import collections_pb2, documents_pb2, search_pb2
 from winnow_gateway import planning, validation
-from winnow_gateway.collections import Collection, HnswConfig, IndexState, MetadataField, MetadataType, Similarity
+from winnow_gateway.collections import (
+    Collection,
+    HnswConfig,
+    IndexState,
+    LexicalConfig,
+    MetadataField,
+    MetadataType,
+    Similarity,
+)
 from winnow_gateway.documents import WHOLE_DOCUMENT, Document, DocumentView, Json
 from winnow_gateway.filters import Condition, Exists, Filter, HasId, Match, Range, TimeRange
 from winnow_gateway.ingesting import Acknowledgement, Outcome
-from winnow_gateway.ordering import Mixing, StagePlace
-from winnow_gateway.planning import SearchMode
+from winnow_gateway.ordering import DEFAULT_FUSION, Fusion, Mixing, StagePlace
+from winnow_gateway.planning import RetrievalKind, SearchMode
 from winnow_gateway.searching import DegradationKind, Hit, RankingPolicy, SearchOutcome, SearchQuery
 from winnow_rpc.faults import InvalidArgument
 from winnow_rpc.status import status_of
@@ -55,6 +63,11 @@ MODES = {
     SearchMode.EXHAUSTIVE: search_pb2.SEARCH_MODE_EXHAUSTIVE,
     SearchMode.LEXICAL: search_pb2.SEARCH_MODE_LEXICAL,
     SearchMode.AUTO: search_pb2.SEARCH_MODE_AUTO,
+}
+KINDS = {
+    RetrievalKind.DENSE: search_pb2.RETRIEVAL_KIND_DENSE,
+    RetrievalKind.HYBRID: search_pb2.RETRIEVAL_KIND_HYBRID,
+    RetrievalKind.LEXICAL: search_pb2.RETRIEVAL_KIND_LEXICAL,
 }
 POLICIES = {
     RankingPolicy.RECOMMENDED: search_pb2.RANKING_POLICY_UNSPECIFIED,
@@ -199,6 +212,23 @@ def read_hnsw(message: collections_pb2.HnswConfig) -> HnswConfig:
     return validation.checked_hnsw(HnswConfig(message.m or default.m, message.ef_construct or default.ef_construct))
 
 
+def read_lexical(message: collections_pb2.CreateCollectionRequest) -> LexicalConfig | None:
+    """How to index for BM25, checked; what is not said is the default. None: not at all."""
+    if message.without_lexical:
+        if message.HasField("lexical"):
+            raise InvalidArgument(
+                "lexical says how to index for BM25, and without_lexical not to",
+                field="lexical",
+                reason="CONTRADICTION",
+            )
+        return None
+    default = LexicalConfig()
+    lexical = message.lexical
+    return validation.checked_lexical(
+        LexicalConfig(lexical.language or default.language, lexical.average_words or default.average_words)
+    )
+
+
 def write_collection(collection: Collection) -> collections_pb2.Collection:
     """A collection as it stands."""
     spec = collection.spec
@@ -218,6 +248,9 @@ def write_collection(collection: Collection) -> collections_pb2.Collection:
         hnsw=collections_pb2.HnswConfig(m=spec.hnsw.m, ef_construct=spec.hnsw.ef_construct),
         description=spec.description,
     )
+    if spec.lexical:
+        message.lexical.language = spec.lexical.language
+        message.lexical.average_words = spec.lexical.average_words
     message.create_time.FromDatetime(collection.created)
     return message
 
@@ -252,6 +285,8 @@ def read_search(message: search_pb2.SearchRequest, *, timeout: float | None) -> 
         limit=limit,
         depth=depth,
         mode=_named(MODES, message.mode, field="mode") if message.mode else None,
+        kind=_read_kind(message.retrieval.kind),
+        fusion=_read_fusion(message.retrieval),
         filter=read_filter(message.filter),
         view=read_view(message.view),
         ef=validation.checked_count(ef, field="retrieval.ef", default=1, maximum=4096) if ef else None,
@@ -268,6 +303,25 @@ def _named(table: Mapping[_E, int], number: int, *, field: str) -> _E:
         if known == number:
             return value
     raise InvalidArgument(f"{field} has the unknown value {number}", field=field, reason="UNKNOWN_VALUE")
+
+
+def _read_kind(number: int) -> RetrievalKind | None:
+    if not number:
+        return None
+    kind = _named(KINDS, number, field="retrieval.kind")
+    if kind is RetrievalKind.LEXICAL:
+        raise InvalidArgument(
+            "BM25 alone is a mode of its own, LEXICAL", field="retrieval.kind", reason="LEXICAL_IS_A_MODE"
+        )
+    return kind
+
+
+def _read_fusion(message: search_pb2.RetrievalOptions) -> Fusion:
+    if not message.HasField("fusion"):
+        return DEFAULT_FUSION
+    given = message.fusion
+    fusion = Fusion(given.k, given.dense_weight, given.lexical_weight)
+    return validation.checked_fusion(fusion, field="retrieval.fusion")
 
 
 def _read_mixing(message: search_pb2.RankMixing) -> Mixing:
@@ -288,6 +342,7 @@ def write_search(outcome: SearchOutcome, view: DocumentView) -> search_pb2.Searc
         hits=[_write_hit(hit, rank, view) for rank, hit in enumerate(outcome.hits, start=1)],
         mode=MODES[outcome.mode],
         mode_reason=outcome.mode_reason,
+        retrieval_kind=KINDS[outcome.kind],
         candidate_count=outcome.candidate_count,
         reranked_count=outcome.reranked_count,
         timing=search_pb2.SearchTiming(

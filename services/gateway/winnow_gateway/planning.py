@@ -23,6 +23,14 @@ class SearchMode(Enum):
     AUTO = "auto"
 
 
+class RetrievalKind(Enum):
+    """What the first stage looks at."""
+
+    DENSE = "dense"
+    HYBRID = "hybrid"
+    LEXICAL = "lexical"
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a search will do."""
@@ -41,13 +49,22 @@ def plan_search(*, mode: SearchMode | None, limit: int, depth: int) -> Plan:
 
     Raises Unimplemented for a mode that this gateway does not have.
     """
-    if mode is SearchMode.RETRIEVE:
+    if mode in (SearchMode.RETRIEVE, SearchMode.LEXICAL):
         return Plan(mode, "asked for", candidates=limit, depth=0)
     if mode is SearchMode.TWO_STAGE or mode is None:
         reason = "the default" if mode is None else "asked for"
         return Plan(SearchMode.TWO_STAGE, reason, candidates=max(limit, depth), depth=depth)
     raise Unimplemented(
-        f"this gateway does not have the search mode {mode.name}; RETRIEVE and TWO_STAGE are there",
+        f"this gateway does not have the search mode {mode.name}; RETRIEVE, TWO_STAGE and LEXICAL are there",
         reason="MODE_NOT_OFFERED",
         metadata={"mode": mode.name},
     )
+
+
+def choose_kind(*, mode: SearchMode, asked: RetrievalKind | None, lexical: bool) -> RetrievalKind | None:
+    """What the first stage looks at; None if that needs a BM25 index and the collection has none (`lexical`)."""
+    if mode is SearchMode.LEXICAL:
+        return RetrievalKind.LEXICAL if lexical else None
+    if asked is None:
+        return RetrievalKind.HYBRID if lexical else RetrievalKind.DENSE
+    return asked if lexical or asked is RetrievalKind.DENSE else None

@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 
 from winnow_gateway.catalog import Catalog
+from winnow_gateway.collections import CollectionSpec
 from winnow_gateway.documents import WHOLE_DOCUMENT, Document, DocumentView
 from winnow_gateway.filters import NO_FILTER, Filter, filtered_keys
-from winnow_gateway.ordering import Mixing, Placed, splice
-from winnow_gateway.planning import SearchMode, plan_search
-from winnow_gateway.ports import Candidate, EmbeddedTexts, Embedder, Index, Reranker
+from winnow_gateway.ordering import DEFAULT_FUSION, Fusion, Mixing, Placed, splice
+from winnow_gateway.planning import RetrievalKind, SearchMode, choose_kind, plan_search
+from winnow_gateway.ports import Candidate, EmbeddedTexts, Embedder, Index, Reranker, no_lexical_index
 from winnow_rpc.faults import DeadlineExceeded, FailedPrecondition, NotFound
 
 
@@ -49,6 +50,9 @@ class SearchQuery:
     limit: int
     depth: int
     mode: SearchMode | None = None
+    kind: RetrievalKind | None = None
+    """What the first stage is to look at; None: all there is."""
+    fusion: Fusion = DEFAULT_FUSION
     filter: Filter = NO_FILTER
     view: DocumentView = WHOLE_DOCUMENT
     ef: int | None = None
@@ -95,6 +99,7 @@ class SearchOutcome:
     hits: Sequence[Hit]
     mode: SearchMode
     mode_reason: str
+    kind: RetrievalKind
     candidate_count: int
     reranked_count: int
     timing: SearchTiming
@@ -137,17 +142,17 @@ class Searcher:
         # Mostly from memory; when not, it is the index and the embedder that are waited for.
         spec = await self._catalog.spec(query.collection)
         timing.retrieve_micros = self._micros_since(began)
-        entered = self._clock()
-        await self._catalog.require_served(spec)
-        timing.embed_micros = self._micros_since(entered)
+        kind = choose_kind(mode=plan.mode, asked=query.kind, lexical=spec.lexical is not None)
+        if kind is None:
+            raise no_lexical_index(spec.name)
 
         # A graph whose index does not know the field of a filter loses most of what fits; a scan loses nothing.
         indexed = {field.key for field in spec.metadata_fields}
         if not indexed.issuperset(filtered_keys(query.filter)):
             query = replace(query, exact=True)
 
-        embedded = await self._embed(query, spec.embedder.fingerprint, timing, began)
-        candidates = await self._retrieve(query, embedded, plan.candidates, plan.depth > 0, timing, began)
+        embedded = None if kind is RetrievalKind.LEXICAL else await self._embed(query, spec, timing, began)
+        candidates = await self._retrieve(query, kind, embedded, plan.candidates, plan.depth > 0, timing, began)
         reranking = _Reranking()
         if plan.depth and candidates:
             await self._rerank(query, candidates[: plan.depth], reranking, timing, began)
@@ -167,21 +172,25 @@ class Searcher:
             hits=hits,
             mode=plan.mode,
             mode_reason=plan.reason,
+            kind=kind,
             candidate_count=len(candidates),
             reranked_count=len(reranking.scores),
             timing=timing,
             degradations=_query_degradations(embedded),
-            embedder_fingerprint=embedded.model_fingerprint,
+            embedder_fingerprint=embedded.model_fingerprint if embedded else "",
             reranker_fingerprint=reranking.fingerprint,
             mixing=reranking.mixing,
         )
 
-    async def _embed(self, query: SearchQuery, fingerprint: str, timing: SearchTiming, began: float) -> EmbeddedTexts:
+    async def _embed(
+        self, query: SearchQuery, spec: CollectionSpec, timing: SearchTiming, began: float
+    ) -> EmbeddedTexts:
         entered = self._clock()
+        await self._catalog.require_served(spec)
         embedded = await self._embedder.embed_query(
-            query.query, fingerprint=fingerprint, timeout=self._left(query, began)
+            query.query, fingerprint=spec.embedder.fingerprint, timeout=self._left(query, began)
         )
-        timing.embed_micros += self._micros_since(entered)
+        timing.embed_micros = self._micros_since(entered)
         timing.embed_inference_micros = embedded.inference_micros
         timing.embed_token_count = embedded.token_count
         return embedded
@@ -189,7 +198,8 @@ class Searcher:
     async def _retrieve(
         self,
         query: SearchQuery,
-        embedded: EmbeddedTexts,
+        kind: RetrievalKind,
+        embedded: EmbeddedTexts | None,
         count: int,
         texts_needed: bool,
         timing: SearchTiming,
@@ -198,9 +208,11 @@ class Searcher:
         entered = self._clock()
         view = DocumentView(text=query.view.text or texts_needed, metadata=query.view.metadata)
         try:
-            candidates = await self._index.nearest(
+            candidates = await self._index.retrieve(
                 query.collection,
-                embedded.vectors[0],
+                vector=embedded.vectors[0] if embedded else None,
+                text=None if kind is RetrievalKind.DENSE else query.query,
+                fusion=query.fusion,
                 limit=count,
                 filter_=query.filter,
                 view=view,
@@ -272,8 +284,8 @@ class Searcher:
         return round((self._clock() - moment) * 1e6)
 
 
-def _query_degradations(embedded: EmbeddedTexts) -> list[Degradation]:
-    dropped = embedded.dropped_token_counts.get(0, 0)
+def _query_degradations(embedded: EmbeddedTexts | None) -> list[Degradation]:
+    dropped = embedded.dropped_token_counts.get(0, 0) if embedded else 0
     if not dropped:
         return []
     message = f"the query is too long for the embedder: its last {dropped} tokens were not read"
