@@ -21,7 +21,7 @@ FUSED_DEPTH = 100
 """How far down each order is read for fusion, at least: a short answer has the same first hits as a long one."""
 
 # Fused, two documents that one order each found may well have the same score, and Qdrant gives such in any order,
-# another each time. So many more than asked for are read, and the cut is made here, by id. More than two are rarely equal.
+# another each time. So many more than asked for are read, and the cut is made here, by id. More are rarely equal.
 _TIES = 4
 
 _LESS_IS_NEARER = frozenset((Similarity.EUCLIDEAN, Similarity.MANHATTAN))
