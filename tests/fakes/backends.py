@@ -19,7 +19,15 @@ from winnow_gateway.collections import Collection, CollectionSpec, EmbedderModel
 from winnow_gateway.documents import Document, DocumentView, Json, StoredDocument, point_id, split_text
 from winnow_gateway.filters import Condition, Exists, Filter, HasId, Match, Range, TimeRange
 from winnow_gateway.ordering import Fusion, Mixing
-from winnow_gateway.ports import Candidate, EmbeddedTexts, Page, Point, RerankedBatch, RerankerModel
+from winnow_gateway.ports import (
+    Candidate,
+    EmbeddedTexts,
+    Page,
+    Point,
+    RerankedBatch,
+    RerankerModel,
+    no_lexical_index,
+)
 from winnow_rpc.faults import AlreadyExists, FailedPrecondition, Fault, InvalidArgument, NotFound
 
 DIMENSION = 64
@@ -144,7 +152,7 @@ class _Held:
 
 
 class FakeIndex:
-    """Implements ports.Index by comparing with every vector."""
+    """Implements ports.Index by comparing with every vector and every text."""
 
     def __init__(self) -> None:
         self.held: dict[str, _Held] = {}
@@ -235,29 +243,33 @@ class FakeIndex:
         exact: bool,
         timeout: float | None = None,
     ) -> Sequence[Candidate]:
+        held = self._find(name)
+        if text is not None and held.spec.lexical is None:
+            raise no_lexical_index(name)
         self.exact_searches.append(exact)
         self.retrievals.append((vector is not None, text is not None))
         await asyncio.sleep(self.delay)
         if self.read_failure:
             raise self.read_failure
-        documents = [
-            (point.document, point.vector)
-            for point, _ in self._find(name).points.values()
-            if satisfies(point.document, filter_)
-        ]
-        dense = lexical = None
+        fitting = {id_: point for id_, (point, _) in held.points.items() if satisfies(point.document, filter_)}
+        orders: list[tuple[float, list[tuple[str, float]]]] = []
         if vector is not None:
-            dense = _best({each.id: float(own @ vector) for each, own in documents}, min_score)
+            near = {id_: float(point.vector @ vector) for id_, point in fitting.items()}
+            kept = {id_: score for id_, score in near.items() if min_score is None or score >= min_score}
+            orders.append((fusion.dense_weight, _ordered(kept)))
         if text is not None:
-            words = set(text.lower().split())
-            counts = {each.id: len(words.intersection(each.passage.lower().split())) for each, _ in documents}
-            lexical = _best(
-                {id_: float(count) for id_, count in counts.items() if count}, min_score if vector is None else None
-            )
-        scores = dense if lexical is None else lexical if dense is None else _fused(dense, lexical, fusion)
-        assert scores is not None, "neither a vector nor a text"
-        by_id = {each.id: each for each, _ in documents}
-        return [_candidate(_seen(by_id[id_], view), score) for id_, score in _best(scores, None).items()][:limit]
+            passages = {id_: point.document.passage for id_, (point, _) in held.points.items()}
+            scores = {id_: score for id_, score in bm25_scores(text, passages).items() if id_ in fitting}
+            orders.append((fusion.lexical_weight, _ordered(scores)))
+        if len(orders) == 1:
+            found = orders[0][1]
+        else:
+            fused: dict[str, float] = {}
+            for weight, order in orders:
+                for rank, (id_, _) in enumerate(order[: max(limit, 100)], start=1):
+                    fused[id_] = fused.get(id_, 0.0) + fusion.share(rank, weight)
+            found = _ordered(fused)
+        return [_candidate(_seen(fitting[id_].document, view), score) for id_, score in found[:limit]]
 
     def _find(self, name: str) -> _Held:
         if name not in self.held:
@@ -265,17 +277,22 @@ class FakeIndex:
         return self.held[name]
 
 
-def _best(scores: Mapping[str, float], least: float | None) -> dict[str, float]:
-    kept = [(id_, score) for id_, score in scores.items() if least is None or score >= least]
-    return dict(sorted(kept, key=lambda each: (-each[1], each[0])))
-
-
-def _fused(dense: Mapping[str, float], lexical: Mapping[str, float], fusion: Fusion) -> dict[str, float]:
+def bm25_scores(query: str, texts: Mapping[str, str], *, k: float = 1.2, b: float = 0.75) -> dict[str, float]:
+    """BM25 of each text that shares a word with the query, by id. Words are what white space leaves, in lower case."""
+    words = {id_: text.lower().split() for id_, text in texts.items()}
+    average = sum(map(len, words.values())) / max(1, len(words))
     scores: dict[str, float] = {}
-    for order, weight in ((dense, fusion.dense_weight), (lexical, fusion.lexical_weight)):
-        for rank, id_ in enumerate(order):
-            scores[id_] = scores.get(id_, 0.0) + weight / (fusion.k + rank)
+    for word in set(query.lower().split()):
+        counts = {id_: each.count(word) for id_, each in words.items() if word in each}
+        rarity = math.log(1 + (len(words) - len(counts) + 0.5) / (len(counts) + 0.5))
+        for id_, count in counts.items():
+            norm = k * (1 - b + b * len(words[id_]) / average)
+            scores[id_] = scores.get(id_, 0.0) + rarity * count * (k + 1) / (count + norm)
     return scores
+
+
+def _ordered(scores: Mapping[str, float]) -> list[tuple[str, float]]:
+    return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
 
 
 def satisfies(document: Document, filter_: Filter) -> bool:

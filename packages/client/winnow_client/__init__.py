@@ -19,7 +19,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from winnow_client.asynchronous import AsyncClient
-    from winnow_client.collections import Collection, HnswConfig, IndexState, MetadataField, MetadataType, Similarity
+    from winnow_client.collections import (
+        Collection,
+        HnswConfig,
+        IndexState,
+        LexicalConfig,
+        MetadataField,
+        MetadataType,
+        Similarity,
+    )
     from winnow_client.config import ClientConfig, IngestConfig
     from winnow_client.documents import Acknowledgement, Document, IngestOutcome, StoredDocument
     from winnow_client.filters import Filter, field, ids
@@ -27,8 +35,10 @@ if TYPE_CHECKING:
         Degradation,
         DegradationKind,
         Hit,
+        RankFusion,
         RankingPolicy,
         RankMixing,
+        RetrievalKind,
         SearchMode,
         SearchResult,
         SearchTiming,
@@ -54,11 +64,14 @@ __all__ = [
     "IndexState",
     "IngestConfig",
     "IngestOutcome",
+    "LexicalConfig",
     "MetadataField",
     "MetadataType",
+    "RankFusion",
     "RankMixing",
     "RankingPolicy",
     "Retries",
+    "RetrievalKind",
     "SearchMode",
     "SearchResult",
     "SearchTiming",
@@ -71,13 +84,15 @@ __all__ = [
 
 _HOMES = {
     "asynchronous": ("AsyncClient",),
-    "collections": ("Collection", "HnswConfig", "IndexState", "MetadataField", "MetadataType", "Similarity"),
+    "collections": (
+        "Collection", "HnswConfig", "IndexState", "LexicalConfig", "MetadataField", "MetadataType", "Similarity",
+    ),
     "config": ("ClientConfig", "IngestConfig"),
     "documents": ("Acknowledgement", "Document", "IngestOutcome", "StoredDocument"),
     "filters": ("Filter", "field", "ids"),
     "searching": (
-        "Degradation", "DegradationKind", "Hit", "RankMixing", "RankingPolicy", "SearchMode", "SearchResult",
-        "SearchTiming", "StageResult",
+        "Degradation", "DegradationKind", "Hit", "RankFusion", "RankMixing", "RankingPolicy", "RetrievalKind",
+        "SearchMode", "SearchResult", "SearchTiming", "StageResult",
     ),
     "synchronous": ("Client",),
 }  # fmt: skip

@@ -13,12 +13,12 @@ import grpc
 
 from winnow.search.v1 import collections_pb2, documents_pb2, search_pb2, search_service_pb2, search_service_pb2_grpc
 from winnow_client import conversions
-from winnow_client.collections import Collection, HnswConfig, MetadataField
+from winnow_client.collections import Collection, HnswConfig, LexicalConfig, MetadataField
 from winnow_client.config import ClientConfig
 from winnow_client.documents import Acknowledgement, Document, StoredDocument
 from winnow_client.filters import Filter
 from winnow_client.ingesting import IngestStream
-from winnow_client.searching import RankingPolicy, RankMixing, SearchMode, SearchResult
+from winnow_client.searching import RankFusion, RankingPolicy, RankMixing, RetrievalKind, SearchMode, SearchResult
 from winnow_rpc.calling import ChannelSettings, open_channel
 from winnow_rpc.faults import Cancelled, DeadlineExceeded, FailedPrecondition, Fault, InvalidArgument, Unavailable
 from winnow_rpc.status import fault_from_rpc_error
@@ -75,12 +75,15 @@ class AsyncClient:
         description: str = "",
         metadata_fields: Iterable[MetadataField] = (),
         hnsw: HnswConfig | None = None,
+        lexical: LexicalConfig | None = None,
+        without_lexical: bool = False,
         timeout: float | None = None,
     ) -> Collection:
         """Makes a collection, bound to the model that the embedder serves now.
 
-        `metadata_fields` are indexed for filtering; filters on other fields work too, by scanning.
-        Raises AlreadyExists.
+        `metadata_fields` are indexed for filtering; filters on other fields work too, by scanning. `lexical`: how
+        documents are indexed for BM25, by default in English; `without_lexical`: not at all, so that vectors alone find
+        them. Raises AlreadyExists.
         """
         with self._building():
             request = collections_pb2.CreateCollectionRequest(
@@ -88,6 +91,8 @@ class AsyncClient:
                 description=description,
                 metadata_fields=[conversions.metadata_field_to_proto(field) for field in metadata_fields],
                 hnsw=None if hnsw is None else conversions.hnsw_to_proto(hnsw),
+                lexical=None if lexical is None else conversions.lexical_to_proto(lexical),
+                without_lexical=without_lexical,
             )
         response = await self._answer(lambda stub: stub.CreateCollection, request, timeout=timeout)
         return conversions.collection_from_proto(response.collection)
@@ -233,6 +238,8 @@ class AsyncClient:
         where: Filter | None = None,
         omit_text: bool = False,
         omit_metadata: bool = False,
+        retrieval: RetrievalKind | None = None,
+        fusion: RankFusion | None = None,
         ef: int | None = None,
         exact: bool = False,
         ranking_policy: RankingPolicy | None = None,
@@ -244,10 +251,12 @@ class AsyncClient:
         """Finds the documents that answer a query.
 
         `limit`: hits to return, 1 to 1,000, by default 10. `mode`: which stages answer, by default TWO_STAGE. `depth`:
-        candidates to rerank, 1 to 1,000, by default 100. `where`: only documents that satisfy it. `ef`: candidates that
-        HNSW considers, 1 to 4,096. `exact`: compare with every vector instead. `ranking_policy` and `mixing`: how
-        reranked candidates are ordered, by default as the reranker's model recommends. `min_retrieval_score` leaves
-        candidates out before reranking, `min_rerank_score` reranked hits after it.
+        candidates to rerank, 1 to 1,000, by default 100. `where`: only documents that satisfy it. `retrieval`: what the
+        first stage looks at, by default HYBRID where the collection has BM25, else DENSE; `fusion`: how HYBRID fuses.
+        `ef`: candidates that HNSW considers, 1 to 4,096. `exact`: compare with every vector instead. `ranking_policy`
+        and `mixing`: how reranked candidates are ordered, by default as the reranker's model recommends.
+        `min_retrieval_score` leaves out, before reranking, what vectors found and is less similar; `min_rerank_score`
+        reranked hits after it.
         """
         with self._building():
             request = search_pb2.SearchRequest(
@@ -257,13 +266,19 @@ class AsyncClient:
                 depth=_given(depth, "depth"),
                 filter=None if where is None else conversions.filter_to_proto(where),
                 view=documents_pb2.DocumentView(omit_text=omit_text, omit_metadata=omit_metadata),
-                retrieval=search_pb2.RetrievalOptions(ef=_given(ef, "ef"), exact=exact),
+                retrieval=search_pb2.RetrievalOptions(
+                    ef=_given(ef, "ef"),
+                    exact=exact,
+                    fusion=None if fusion is None else conversions.fusion_to_proto(fusion),
+                ),
                 mixing=None if mixing is None else conversions.mixing_to_proto(mixing),
                 min_retrieval_score=min_retrieval_score,
                 min_rerank_score=min_rerank_score,
             )
             if mode is not None:
                 request.mode = conversions.enum_to_proto(SearchMode(mode))
+            if retrieval is not None:
+                request.retrieval.kind = conversions.enum_to_proto(RetrievalKind(retrieval))
             if ranking_policy is not None:
                 request.ranking_policy = conversions.enum_to_proto(RankingPolicy(ranking_policy))
         response = await self._answer(lambda stub: stub.Search, request, timeout=timeout)

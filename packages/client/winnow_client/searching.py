@@ -14,15 +14,28 @@ class SearchMode(StrEnum):
     UNKNOWN = "unknown"
     """The gateway said something that this version does not know."""
     RETRIEVE = "retrieve"
-    """Vectors alone."""
+    """The first stage alone: vectors, or vectors and BM25."""
     TWO_STAGE = "two-stage"
-    """Vectors find the candidates, the cross-encoder orders them."""
+    """The first stage finds the candidates, the cross-encoder orders them."""
     EXHAUSTIVE = "exhaustive"
     """The cross-encoder over every document of a small collection."""
     LEXICAL = "lexical"
-    """BM25 alone."""
+    """BM25 alone; for collections that have it."""
     AUTO = "auto"
     """The gateway chooses, and says which and why."""
+
+
+class RetrievalKind(StrEnum):
+    """What the first stage looks at."""
+
+    UNKNOWN = "unknown"
+    """The gateway said something that this version does not know."""
+    DENSE = "dense"
+    """Vectors alone."""
+    HYBRID = "hybrid"
+    """Vectors and BM25, their ranks fused; for collections that have BM25."""
+    LEXICAL = "lexical"
+    """BM25 alone. Only ever answered: what asks for it is the mode LEXICAL."""
 
 
 class RankingPolicy(StrEnum):
@@ -51,6 +64,21 @@ class DegradationKind(StrEnum):
     """Part of the index did not answer."""
     QUERY_TRUNCATED = "query-truncated"
     """The query was longer than a model reads, and was cut."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankFusion:
+    """Fusion of the order by vectors and the order by BM25, by weighted reciprocal ranks.
+
+    Each order gives a document 1 / (rank / weight + k - 1), ranks from 1; an order that did not find it gives nothing.
+    """
+
+    k: int
+    """The constant k, 1 to 1,000,000: the larger, the less the first ranks stand out."""
+    dense_weight: float
+    """Weight of the order by vectors, above 0."""
+    lexical_weight: float
+    """Weight of the order by BM25, above 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +156,8 @@ class Degradation:
     """A stable code in capitals, for machines."""
     message: str
     """One sentence for a person."""
+    affected_count: int = 0
+    """How much it concerns: candidates not reranked, tokens cut; 0 where that says nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,8 +179,12 @@ class SearchResult:
     degradations: tuple[Degradation, ...]
     """In what the answer is less than what was asked for; empty when all went to plan."""
     embedder_fingerprint: str
-    """Fingerprint of the model that embedded the query."""
+    """Fingerprint of the model that embedded the query; empty if none did."""
     reranker_fingerprint: str
     """Fingerprint of the model that reranked; empty if nothing was."""
     mixing: RankMixing | None
     """The mixing that ordered the reranked hits; None if the reranker's score alone did, or nothing was reranked."""
+    retrieval_kind: RetrievalKind
+    """What the first stage looked at: `retrieval.score` of the hits is a similarity, a BM25 score, or a fused one."""
+    planned_depth: int
+    """Candidates that the gateway meant to rerank."""

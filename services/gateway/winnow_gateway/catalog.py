@@ -6,7 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from winnow_gateway.collections import Collection, CollectionSpec, EmbedderModel, HnswConfig, MetadataField
+from winnow_gateway.collections import (
+    Collection,
+    CollectionSpec,
+    EmbedderModel,
+    HnswConfig,
+    LexicalConfig,
+    MetadataField,
+)
 from winnow_gateway.ports import Embedder, Index
 from winnow_rpc.faults import FailedPrecondition, NotFound
 
@@ -42,12 +49,23 @@ class Catalog:
         self._known: dict[str, tuple[float, Collection]] = {}
 
     async def create(
-        self, name: str, *, description: str, metadata_fields: Sequence[MetadataField], hnsw: HnswConfig
+        self,
+        name: str,
+        *,
+        description: str,
+        metadata_fields: Sequence[MetadataField],
+        hnsw: HnswConfig,
+        lexical: LexicalConfig | None,
     ) -> Collection:
         """Makes a collection bound to the model that the embedder serves now."""
         embedder = await self._embedder.model()
         spec = CollectionSpec(
-            name=name, embedder=embedder, description=description, metadata_fields=metadata_fields, hnsw=hnsw
+            name=name,
+            embedder=embedder,
+            description=description,
+            metadata_fields=metadata_fields,
+            hnsw=hnsw,
+            lexical=lexical,
         )
         self._known.pop(name, None)
         return await self._index.create_collection(spec)

@@ -10,7 +10,15 @@ from google.protobuf import struct_pb2, timestamp_pb2
 
 from winnow.search.v1 import collections_pb2, documents_pb2
 from winnow_gateway import validation
-from winnow_gateway.collections import Collection, HnswConfig, IndexState, MetadataField, MetadataType, Similarity
+from winnow_gateway.collections import (
+    Collection,
+    HnswConfig,
+    IndexState,
+    LexicalConfig,
+    MetadataField,
+    MetadataType,
+    Similarity,
+)
 from winnow_gateway.documents import WHOLE_DOCUMENT, Document, DocumentView, Json
 from winnow_gateway.filters import Condition, Exists, Filter, HasId, Match, Range, TimeRange
 from winnow_gateway.ingesting import Acknowledgement, Outcome
@@ -180,6 +188,23 @@ def read_hnsw(message: collections_pb2.HnswConfig) -> HnswConfig:
     return validation.checked_hnsw(HnswConfig(message.m or default.m, message.ef_construct or default.ef_construct))
 
 
+def read_lexical(message: collections_pb2.CreateCollectionRequest) -> LexicalConfig | None:
+    """How to index for BM25, checked; what is not said is the default. None: not at all."""
+    if message.without_lexical:
+        if message.HasField("lexical"):
+            raise InvalidArgument(
+                "lexical says how to index for BM25, and without_lexical not to",
+                field="lexical",
+                reason="CONTRADICTION",
+            )
+        return None
+    default = LexicalConfig()
+    lexical = message.lexical
+    return validation.checked_lexical(
+        LexicalConfig(lexical.language or default.language, lexical.average_words or default.average_words)
+    )
+
+
 def write_collection(collection: Collection) -> collections_pb2.Collection:
     """A collection as it stands."""
     spec = collection.spec
@@ -199,6 +224,9 @@ def write_collection(collection: Collection) -> collections_pb2.Collection:
         hnsw=collections_pb2.HnswConfig(m=spec.hnsw.m, ef_construct=spec.hnsw.ef_construct),
         description=spec.description,
     )
+    if spec.lexical:
+        message.lexical.language = spec.lexical.language
+        message.lexical.average_words = spec.lexical.average_words
     message.create_time.FromDatetime(collection.created)
     return message
 

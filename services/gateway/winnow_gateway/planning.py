@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from enum import Enum
 
 from winnow_gateway.costs import COLD_COSTS, Costs, RerankCost
+from winnow_gateway.ports import no_lexical_index
 from winnow_rpc.faults import FailedPrecondition
 
 DEFAULT_LIMIT = 10
@@ -67,6 +68,8 @@ class Shortfall(Enum):
 class Situation:
     """All that a plan follows from."""
 
+    collection: str = ""
+    """Its name, for what is said of it."""
     mode: SearchMode = SearchMode.AUTO
     limit: int = DEFAULT_LIMIT
     depth: int | None = None
@@ -125,8 +128,9 @@ class Plan:
 def plan_search(situation: Situation) -> Plan:
     """Plans a search.
 
-    Raises FailedPrecondition: NO_LEXICAL where the collection lacks the BM25 that is asked for, COLLECTION_TOO_LARGE
-    for EXHAUSTIVE, DEPTH_UNAFFORDABLE where the caller insists on a depth that the time cannot pay.
+    Raises FailedPrecondition: NO_LEXICAL_INDEX where the collection lacks the BM25 that is asked for,
+    COLLECTION_TOO_LARGE for EXHAUSTIVE, DEPTH_UNAFFORDABLE where the caller insists on a depth that the time cannot
+    pay.
     """
     s = situation
     kind = _kind(s)
@@ -177,7 +181,7 @@ def refine(plan: Plan, *, cost: RerankCost, seconds: float, candidates: int) -> 
 def _kind(s: Situation) -> RetrievalKind:
     wants_lexical = s.mode is SearchMode.LEXICAL or s.kind is RetrievalKind.HYBRID
     if wants_lexical and not s.lexical:
-        raise FailedPrecondition("the collection has no BM25 index", reason="NO_LEXICAL")
+        raise no_lexical_index(s.collection)
     if s.mode is SearchMode.LEXICAL or (s.lexical and not s.embedder_up):
         return RetrievalKind.LEXICAL
     return s.kind or (RetrievalKind.HYBRID if s.lexical else RetrievalKind.DENSE)

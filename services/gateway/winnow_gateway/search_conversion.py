@@ -78,8 +78,8 @@ def read_search(message: search_pb2.SearchRequest, *, timeout: float) -> SearchQ
         effort=_named(EFFORTS, message.effort or _FULL, field="effort"),
         require_rerank=message.require_rerank,
         mode=_named(MODES, message.mode or _AUTO, field="mode"),
-        kind=_read_kind(retrieval.kind) if retrieval.kind else None,
-        fusion=_read_fusion(retrieval.fusion) if retrieval.HasField("fusion") else DEFAULT_FUSION,
+        kind=_read_kind(retrieval.kind),
+        fusion=_read_fusion(retrieval),
         filter=read_filter(message.filter),
         view=read_view(message.view),
         ef=validation.checked_count(retrieval.ef, field="retrieval.ef", default=1, maximum=4096)
@@ -101,26 +101,23 @@ def _named(table: Mapping[_E, int], number: int, *, field: str) -> _E:
     raise InvalidArgument(f"{field} has the unknown value {number}", field=field, reason="UNKNOWN_VALUE")
 
 
-def _read_kind(number: int) -> RetrievalKind:
+def _read_kind(number: int) -> RetrievalKind | None:
+    if not number:
+        return None
     kind = _named(KINDS, number, field="retrieval.kind")
     if kind is RetrievalKind.LEXICAL:
         raise InvalidArgument(
-            "retrieval by BM25 alone is asked for by the mode LEXICAL", field="retrieval.kind", reason="USE_MODE"
+            "BM25 alone is a mode of its own, LEXICAL", field="retrieval.kind", reason="LEXICAL_IS_A_MODE"
         )
     return kind
 
 
-def _read_fusion(message: search_pb2.RankFusion) -> Fusion:
-    if message.k < 1:
-        raise InvalidArgument(
-            f"retrieval.fusion.k is {message.k}: at least 1", field="retrieval.fusion.k", reason="OUT_OF_RANGE"
-        )
-    for name in ("dense_weight", "lexical_weight"):
-        weight = getattr(message, name)
-        if not (0 < weight < float("inf")):
-            field = f"retrieval.fusion.{name}"
-            raise InvalidArgument(f"{field} is {weight}: above 0", field=field, reason="OUT_OF_RANGE")
-    return Fusion(message.k, message.dense_weight, message.lexical_weight)
+def _read_fusion(message: search_pb2.RetrievalOptions) -> Fusion:
+    if not message.HasField("fusion"):
+        return DEFAULT_FUSION
+    given = message.fusion
+    fusion = Fusion(given.k, given.dense_weight, given.lexical_weight)
+    return validation.checked_fusion(fusion, field="retrieval.fusion")
 
 
 def _read_mixing(message: search_pb2.RankMixing) -> Mixing:

@@ -173,8 +173,6 @@ class SearchRun:
         entered = self._clock()
         everything = plan.mode is SearchMode.EXHAUSTIVE
         view = DocumentView(text=not everything and (query.view.text or plan.depth > 0), metadata=query.view.metadata)
-        # A least score is of the measure that was asked for; BM25 in the place of vectors has another.
-        asked = vector is not None or query.mode is SearchMode.LEXICAL
         left = self._budget.until_deadline
         try:
             async with guarded(self._backends.index_breaker, "index", left, 1.0, clock=self._clock):
@@ -186,7 +184,7 @@ class SearchRun:
                     limit=plan.candidates,
                     filter_=query.filter,
                     view=view,
-                    min_score=query.min_retrieval_score if asked else None,
+                    min_score=query.min_retrieval_score,
                     ef=query.ef,
                     exact=query.exact,
                     timeout=left,

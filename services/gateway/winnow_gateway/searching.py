@@ -125,6 +125,7 @@ class Searcher:
     def _plan(self, query: SearchQuery, collection: Collection, costs: Costs, budget: Budget) -> Plan:
         plan = plan_search(
             Situation(
+                collection=query.collection,
                 mode=query.mode,
                 limit=query.limit,
                 depth=query.depth,

@@ -48,6 +48,7 @@ class SearchServicer(search_service_pb2_grpc.SearchServiceServicer):
             description=validation.checked_description(request.description),
             metadata_fields=conversion.read_metadata_fields(request.metadata_fields),
             hnsw=conversion.read_hnsw(request.hnsw),
+            lexical=conversion.read_lexical(request),
         )
         return collections_pb2.CreateCollectionResponse(collection=conversion.write_collection(collection))
 

@@ -92,6 +92,9 @@ class FakeGateway(search_service_pb2_grpc.SearchServiceServicer):
             dimension=3,
             similarity=collections_pb2.SIMILARITY_COSINE,
         )
+        if not request.without_lexical:
+            description.lexical.language = request.lexical.language or "english"
+            description.lexical.average_words = request.lexical.average_words or 128
         description.create_time.FromDatetime(datetime(2024, 5, 1, 12, tzinfo=UTC))
         self.held[request.name] = Held(description)
         return collections_pb2.CreateCollectionResponse(collection=self._described(self.held[request.name]))
@@ -176,7 +179,11 @@ class FakeGateway(search_service_pb2_grpc.SearchServiceServicer):
         )
         if request.HasField("filter"):
             scored = [pair for pair in scored if _holds(request.filter, held, pair[1])]
-        two_stage = request.mode != search_pb2.SEARCH_MODE_RETRIEVE
+        mode = request.mode or search_pb2.SEARCH_MODE_TWO_STAGE
+        two_stage = mode == search_pb2.SEARCH_MODE_TWO_STAGE
+        kind = request.retrieval.kind or search_pb2.RETRIEVAL_KIND_HYBRID
+        if mode == search_pb2.SEARCH_MODE_LEXICAL:
+            kind = search_pb2.RETRIEVAL_KIND_LEXICAL
         hits = [
             search_pb2.Hit(
                 document=_view(held.documents[id_], request.view),
@@ -192,7 +199,8 @@ class FakeGateway(search_service_pb2_grpc.SearchServiceServicer):
         )
         return search_pb2.SearchResponse(
             hits=hits,
-            mode=search_pb2.SEARCH_MODE_TWO_STAGE if two_stage else search_pb2.SEARCH_MODE_RETRIEVE,
+            mode=mode,
+            retrieval_kind=kind,
             mode_reason="as asked",
             candidate_count=len(scored),
             reranked_count=len(hits) if two_stage else 0,

@@ -16,11 +16,14 @@ from winnow_client import (
     ClientConfig,
     Document,
     HnswConfig,
+    LexicalConfig,
     MetadataField,
     MetadataType,
+    RankFusion,
     RankingPolicy,
     RankMixing,
     Retries,
+    RetrievalKind,
     SearchMode,
     field,
     ids,
@@ -89,6 +92,13 @@ async def test_a_collection_is_made_as_it_was_asked_for(client: AsyncClient) -> 
     assert (made.similarity, made.index_state) == ("cosine", "ready")
 
 
+async def test_a_collection_has_bm25_unless_that_is_declined(client: AsyncClient) -> None:
+    made = await client.create_collection("a", lexical=LexicalConfig(language="german", average_words=10))
+    assert made.lexical == LexicalConfig(language="german", average_words=10)
+    assert (await client.create_collection("b")).lexical == LexicalConfig(language="english", average_words=128)
+    assert (await client.create_collection("c", without_lexical=True)).lexical is None
+
+
 async def test_faults_of_the_gateway_are_raised_as_they_were(client: AsyncClient) -> None:
     with pytest.raises(NotFound) as missing:
         await client.get_collection("papers")
@@ -126,6 +136,8 @@ async def test_a_search_says_everything_it_was_told(client: AsyncClient, gateway
         omit_text=True,
         ef=64,
         exact=True,
+        retrieval=RetrievalKind.HYBRID,
+        fusion=RankFusion(k=5, dense_weight=1, lexical_weight=0.5),
         ranking_policy=RankingPolicy.MIXED,
         mixing=RankMixing(k=2, retrieval_weight=1, rerank_weight=0.5),
         min_retrieval_score=0.0,
@@ -135,8 +147,9 @@ async def test_a_search_says_everything_it_was_told(client: AsyncClient, gateway
     assert (request.limit, request.depth, request.retrieval.ef, request.retrieval.exact) == (2, 50, 64, True)
     assert (request.HasField("min_retrieval_score"), request.min_rerank_score) == (True, -1.5)
     assert (request.ranking_policy, request.mixing.k) == (2, 2)
+    assert (request.retrieval.kind, request.retrieval.fusion.k, request.retrieval.fusion.lexical_weight) == (2, 5, 0.5)
     assert [hit.document.id for hit in result.hits] == ["a", "b"]
-    assert result.mode is SearchMode.RETRIEVE
+    assert (result.mode, result.retrieval_kind) == (SearchMode.RETRIEVE, RetrievalKind.HYBRID)
     assert result.hits[0].rerank is None
     assert result.hits[0].document.text == ""
     await client.search("papers", "graphs")

@@ -100,7 +100,7 @@ async def test_what_came_out_of_turn_does_not_go_before_a_better_candidate_that_
 
 
 async def test_no_time_for_the_reranker_is_no_call_of_it(gateway: Gateway) -> None:
-    await fill(gateway)
+    await fill(gateway, without_lexical=True)
     response = await gateway.stub.Search(search(budget_micros=1_000))
     assert (response.mode, response.mode_reason) == (s.SEARCH_MODE_RETRIEVE, "there is no time to rerank")
     degradation = only(response)
@@ -321,7 +321,7 @@ async def test_a_deadline_that_passed_on_the_way_is_no_work_anywhere(gateway: Ga
 async def test_a_search_whose_first_stages_take_longer_than_its_budget_is_late_and_not_refused(
     gateway: Gateway,
 ) -> None:
-    await fill(gateway)
+    await fill(gateway, without_lexical=True)
     gateway.embedder.delay = 0.1
     response = await gateway.stub.Search(search(budget_micros=budget(0.05)))
     assert len(response.hits) == 4

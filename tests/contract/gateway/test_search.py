@@ -115,7 +115,8 @@ async def test_a_hit_has_its_whole_text_however_long(gateway: Gateway) -> None:
 
 async def test_least_scores_are_kept_per_stage(gateway: Gateway) -> None:
     await fill(gateway)
-    assert (await gateway.stub.Search(search(min_retrieval_score=2.0))).candidate_count == 0
+    by_vectors = s.RetrievalOptions(kind=s.RETRIEVAL_KIND_DENSE)
+    assert (await gateway.stub.Search(search(retrieval=by_vectors, min_retrieval_score=2.0))).candidate_count == 0
     response = await gateway.stub.Search(search(min_rerank_score=2.0))
     assert [hit.document.id for hit in response.hits] == ["dogs"]
     response = await gateway.stub.Search(search(min_rerank_score=2.0, mode=s.SEARCH_MODE_RETRIEVE))
@@ -192,6 +193,16 @@ def must(**condition: Any) -> d.Filter:
         ({"min_rerank_score": math.inf}, "min_rerank_score"),
         ({"retrieval": s.RetrievalOptions(ef=5000)}, "retrieval.ef"),
         ({"retrieval": s.RetrievalOptions(ef=-5)}, "retrieval.ef"),
+        ({"retrieval": s.RetrievalOptions(kind=99)}, "retrieval.kind"),
+        ({"retrieval": s.RetrievalOptions(fusion=s.RankFusion())}, "retrieval.fusion.k"),
+        (
+            {"retrieval": s.RetrievalOptions(fusion=s.RankFusion(k=2, dense_weight=0, lexical_weight=1))},
+            "retrieval.fusion.dense_weight",
+        ),
+        (
+            {"retrieval": s.RetrievalOptions(fusion=s.RankFusion(k=2, dense_weight=1, lexical_weight=math.nan))},
+            "retrieval.fusion.lexical_weight",
+        ),
         ({"mixing": s.RankMixing(k=0, rerank_weight=1)}, "mixing.k"),
         ({"mixing": s.RankMixing(k=math.nan, rerank_weight=1)}, "mixing.k"),
         ({"mixing": s.RankMixing(k=1, rerank_weight=0)}, "mixing.rerank_weight"),

@@ -16,9 +16,9 @@ from winnow_client.config import ClientConfig, IngestConfig
 
 PUBLIC = [
     "Acknowledgement", "AsyncClient", "Client", "ClientConfig", "Collection", "Degradation", "DegradationKind",
-    "Document", "Fault", "Filter", "Hit", "HnswConfig", "IndexState", "IngestConfig", "IngestOutcome", "MetadataField",
-    "MetadataType", "RankMixing", "RankingPolicy", "Retries", "SearchMode", "SearchResult", "SearchTiming",
-    "Similarity", "StageResult", "StoredDocument", "field", "ids",
+    "Document", "Fault", "Filter", "Hit", "HnswConfig", "IndexState", "IngestConfig", "IngestOutcome", "LexicalConfig",
+    "MetadataField", "MetadataType", "RankFusion", "RankMixing", "RankingPolicy", "Retries", "RetrievalKind",
+    "SearchMode", "SearchResult", "SearchTiming", "Similarity", "StageResult", "StoredDocument", "field", "ids",
 ]  # fmt: skip
 
 METHODS = {

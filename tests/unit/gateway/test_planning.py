@@ -186,7 +186,7 @@ def test_the_first_stage_looks_at_all_there_is_unless_told_otherwise(
 def test_bm25_where_there_is_none_is_refused(asked: dict[str, object]) -> None:
     with pytest.raises(FailedPrecondition) as caught:
         plan(**asked)
-    assert caught.value.reason == "NO_LEXICAL"
+    assert caught.value.reason == "NO_LEXICAL_INDEX"
 
 
 def test_bm25_alone_embeds_and_reranks_nothing() -> None:

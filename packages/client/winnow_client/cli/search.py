@@ -9,7 +9,7 @@ import click
 from winnow_client.cli.connection import Connection, connection_options, pass_connection
 from winnow_client.cli.output import console, emit, millis, printable, snippet, table
 from winnow_client.cli.where import WHERE_HELP, WhereType, parse_where
-from winnow_client.searching import RankingPolicy, SearchMode, SearchResult, StageResult
+from winnow_client.searching import RankingPolicy, RetrievalKind, SearchMode, SearchResult, StageResult
 
 _COUNT = click.IntRange(1, 1000)
 _MODES = [mode.value for mode in SearchMode if mode is not SearchMode.UNKNOWN]
@@ -17,7 +17,8 @@ _MODES = [mode.value for mode in SearchMode if mode is not SearchMode.UNKNOWN]
 
 @click.command(
     epilog="\b\nExamples:\n  winnow search docs 'how do I open a file?'\n"
-    "  winnow search docs 'graph search' --where 'year>=2016' --limit 3 --json"
+    "  winnow search docs 'graph search' --where 'year>=2016' --limit 3 --json\n"
+    "  winnow search docs 'ENOENT' --mode lexical"
 )
 @click.argument("collection")
 @click.argument("query")
@@ -29,6 +30,11 @@ _MODES = [mode.value for mode in SearchMode if mode is not SearchMode.UNKNOWN]
     show_default=True,
     help="Which stages answer. A gateway may not offer all of them, and says so.",
 )
+@click.option(
+    "--retrieval",
+    type=click.Choice([RetrievalKind.DENSE.value, RetrievalKind.HYBRID.value]),
+    help="Find candidates by vectors alone, or by vectors and BM25.  [default: hybrid where the collection has BM25]",
+)
 @click.option("--depth", type=_COUNT, help="Candidates to rerank.  [default: the gateway's, 100]")
 @click.option("--where", multiple=True, type=WhereType(), help=WHERE_HELP)
 @click.option("--ef", type=click.IntRange(1, 4096), help="Candidates that HNSW considers: more is better and slower.")
@@ -38,7 +44,12 @@ _MODES = [mode.value for mode in SearchMode if mode is not SearchMode.UNKNOWN]
     type=click.Choice([policy.value for policy in RankingPolicy if policy is not RankingPolicy.UNKNOWN]),
     help="Order reranked hits by the reranker alone, or mixed.  [default: as its model recommends]",
 )
-@click.option("--min-score", "--min-retrieval-score", type=float, help="Least score of retrieval.")
+@click.option(
+    "--min-score",
+    "--min-retrieval-score",
+    type=float,
+    help="Least similarity, for what vectors find; what BM25 finds is not judged by it.",
+)
 @click.option("--min-rerank-score", type=float, help="Least score of reranking, for hits that were reranked.")
 @connection_options()
 @pass_connection
@@ -49,6 +60,7 @@ def search(
     query: str,
     limit: int,
     mode: str,
+    retrieval: str | None,
     depth: int | None,
     where: tuple[str, ...],
     ef: int | None,
@@ -73,6 +85,7 @@ def search(
             query,
             limit=limit,
             mode=SearchMode(mode),
+            retrieval=RetrievalKind(retrieval) if retrieval else None,
             depth=depth,
             where=parse_where(where),
             ef=ef,
@@ -114,8 +127,9 @@ def timing_line(result: SearchResult) -> str:
     timing = result.timing
     stages = [("embed", timing.embed_micros), ("retrieve", timing.retrieve_micros), ("rerank", timing.rerank_micros)]
     spent = ", ".join(f"{name} {millis(micros)}" for name, micros in [*stages, ("gateway", timing.gateway_micros)])
+    how = dict.fromkeys((result.mode.value, result.retrieval_kind.value))
     return (
-        f"{result.mode.value}: {result.candidate_count} candidates, {result.reranked_count} reranked, "
+        f"{', '.join(how)}: {result.candidate_count} candidates, {result.reranked_count} reranked, "
         f"{millis(timing.total_micros)} ({spent})"
     )
 
