@@ -24,6 +24,8 @@ from winnow_client.metadata import from_struct, to_struct
 from winnow_client.searching import (
     Degradation,
     DegradationKind,
+    DepthPolicy,
+    Effort,
     Hit,
     RankFusion,
     RankingPolicy,
@@ -47,6 +49,8 @@ ENUMS: dict[type[StrEnum], tuple[Any, str]] = {
     SearchMode: (search_pb2.SearchMode, "SEARCH_MODE_"),
     RetrievalKind: (search_pb2.RetrievalKind, "RETRIEVAL_KIND_"),
     RankingPolicy: (search_pb2.RankingPolicy, "RANKING_POLICY_"),
+    DepthPolicy: (search_pb2.DepthPolicy, "DEPTH_POLICY_"),
+    Effort: (search_pb2.Effort, "EFFORT_"),
     DegradationKind: (search_pb2.DegradationKind, "DEGRADATION_KIND_"),
 }
 """Each enum of ours, the contract's, and the contract's prefix. UNKNOWN stands for unspecified and for newer ones."""

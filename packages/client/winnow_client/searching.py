@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypedDict
 
 from winnow_client.documents import Document
+from winnow_client.filters import Filter
 
 
 class SearchMode(StrEnum):
@@ -47,6 +49,28 @@ class RankingPolicy(StrEnum):
     """By the reranker's score alone."""
     MIXED = "mixed"
     """By ranks of both stages mixed."""
+
+
+class DepthPolicy(StrEnum):
+    """What a depth means where time is short."""
+
+    UNKNOWN = "unknown"
+    """The gateway said something that this version does not know."""
+    WISH = "wish"
+    """As many as the time allows, up to the depth."""
+    FLOOR = "floor"
+    """At least the depth; refused before any work if the time cannot pay it."""
+
+
+class Effort(StrEnum):
+    """How much reranking is worth."""
+
+    UNKNOWN = "unknown"
+    """The gateway said something that this version does not know."""
+    FULL = "full"
+    """Rerank down to the planned depth."""
+    ECONOMY = "economy"
+    """Stop earlier when the first hits have not changed over several batches."""
 
 
 class DegradationKind(StrEnum):
@@ -165,7 +189,7 @@ class SearchResult:
     """The answer to a search, and how it came about."""
 
     hits: tuple[Hit, ...]
-    """The hits, best first. Reranked ones come before those that were not."""
+    """The hits, best first, by scores that never rise. Reranked ones come before those that were not."""
     mode: SearchMode
     """The mode that ran."""
     mode_reason: str
@@ -188,3 +212,36 @@ class SearchResult:
     """What the first stage looked at: `retrieval.score` of the hits is a similarity, a BM25 score, or a fused one."""
     planned_depth: int
     """Candidates that the gateway meant to rerank."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchState:
+    """One state of a search that is watched."""
+
+    result: SearchResult
+    """The order so far; of texts that are very long it has the beginning until it is final."""
+    final: bool
+    """True for the last: this is what `search` would have returned."""
+
+
+class SearchOptions(TypedDict, total=False):
+    """What a search can be told, beside where and what to look for; the arguments of `search`."""
+
+    limit: int | None
+    mode: SearchMode | None
+    depth: int | None
+    depth_policy: DepthPolicy | None
+    budget: float | None
+    effort: Effort | None
+    require_rerank: bool
+    where: Filter | None
+    omit_text: bool
+    omit_metadata: bool
+    retrieval: RetrievalKind | None
+    fusion: RankFusion | None
+    ef: int | None
+    exact: bool
+    ranking_policy: RankingPolicy | None
+    mixing: RankMixing | None
+    min_retrieval_score: float | None
+    min_rerank_score: float | None

@@ -170,6 +170,17 @@ class FakeGateway(search_service_pb2_grpc.SearchServiceServicer):
 
     async def Search(self, request: Any, context: Any) -> Any:
         await self._begin("Search", request, context)
+        return await self._answer(request)
+
+    async def StreamSearch(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        await self._begin("StreamSearch", request.search, context)
+        response = await self._answer(request.search)
+        yield search_pb2.StreamSearchResponse(result=_unranked(response))
+        if self.fail["StreamSearch half-way"]:
+            raise Unavailable("the fake was told to fail", reason="TOLD_TO")
+        yield search_pb2.StreamSearchResponse(result=response, final=True)
+
+    async def _answer(self, request: Any) -> Any:
         held = self._find(request.collection)
         await asyncio.sleep(self.delay)
         words = set(request.query.lower().split())
@@ -179,7 +190,9 @@ class FakeGateway(search_service_pb2_grpc.SearchServiceServicer):
         )
         if request.HasField("filter"):
             scored = [pair for pair in scored if _holds(request.filter, held, pair[1])]
-        mode = request.mode or search_pb2.SEARCH_MODE_TWO_STAGE
+        mode = request.mode or search_pb2.SEARCH_MODE_AUTO
+        if mode == search_pb2.SEARCH_MODE_AUTO:
+            mode = search_pb2.SEARCH_MODE_TWO_STAGE
         two_stage = mode == search_pb2.SEARCH_MODE_TWO_STAGE
         kind = request.retrieval.kind or search_pb2.RETRIEVAL_KIND_HYBRID
         if mode == search_pb2.SEARCH_MODE_LEXICAL:
@@ -210,6 +223,16 @@ class FakeGateway(search_service_pb2_grpc.SearchServiceServicer):
             degradations=[degradation] if len(request.query) > 1000 else [],
             embedder_fingerprint="ab" * 32,
         )
+
+
+def _unranked(response: Any) -> Any:
+    """The same answer before anything was reranked."""
+    early = search_pb2.SearchResponse()
+    early.CopyFrom(response)
+    early.reranked_count = 0
+    for hit in early.hits:
+        hit.ClearField("rerank")
+    return early
 
 
 def _write(held: Held, document: Any, sequence: int, *, twice: bool) -> Any:

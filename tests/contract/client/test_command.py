@@ -113,14 +113,46 @@ def test_a_search_for_machines_is_one_object(winnow: Winnow, papers: Client) -> 
 def test_every_option_of_a_search_reaches_the_gateway(winnow: Winnow, papers: Client, gateway: FakeGateway) -> None:
     options = (
         "--limit 2 --retrieval dense --depth 7 --ef 99 --exact --ranking reranker --min-score 0.5 --min-rerank-score -2"
+        " --budget 200ms --depth-policy floor --effort economy --require-rerank"
     )
     result = winnow("search", "papers", "graphs", *options.split(), "--where", "year>=1990", "--where", "lang=en")
     assert result.exit_code == 0, result.stderr
     request = gateway.requests[-1]
-    assert (request.limit, request.depth, request.mode, request.ranking_policy) == (2, 7, 2, 1)
+    assert (request.limit, request.depth, request.mode, request.ranking_policy) == (2, 7, 5, 1)
+    assert (request.budget_micros, request.depth_policy, request.effort) == (200_000, 2, 2)
+    assert request.require_rerank
     assert (request.retrieval.ef, request.retrieval.exact, request.retrieval.kind) == (99, True, 1)
     assert (request.min_retrieval_score, request.min_rerank_score) == (0.5, -2)
     assert [condition.WhichOneof("condition") for condition in request.filter.must] == ["range", "match"]
+
+
+@pytest.mark.parametrize(
+    ("written", "micros"), [("200ms", 200_000), ("1.5s", 1_500_000), ("2", 2_000_000), (".5 s", 500_000), ("1m", 6e7)]
+)
+def test_a_budget_is_written_as_people_write_times(
+    winnow: Winnow, papers: Client, gateway: FakeGateway, written: str, micros: int
+) -> None:
+    assert winnow("search", "papers", "graphs", "--budget", written).exit_code == 0
+    assert gateway.requests[-1].budget_micros == micros
+
+
+@pytest.mark.parametrize("written", ["0", "0ms", "-5ms", "soon", "1 parsec", "nan", "inf", ""])
+def test_what_is_no_time_is_refused_with_an_example(winnow: Winnow, papers: Client, written: str) -> None:
+    result = winnow("search", "papers", "graphs", "--budget", written)
+    assert result.exit_code == 2
+    assert "is no time" in result.stderr
+
+
+def test_a_watched_search_is_one_state_a_line_for_machines_and_the_last_one_in_a_file(
+    winnow: Winnow, papers: Client
+) -> None:
+    result = winnow("search", "papers", "graphs", "--stream", "--json")
+    states = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [state["final"] for state in states] == [False, True]
+    assert [state["result"]["reranked_count"] for state in states] == [0, 3]
+    watched, plain = winnow("search", "papers", "graphs", "--stream"), winnow("search", "papers", "graphs")
+    assert watched.exit_code == 0
+    assert watched.stdout.split() == plain.stdout.split()
 
 
 def test_words_alone_are_searched_by_their_mode(winnow: Winnow, papers: Client) -> None:
