@@ -20,8 +20,10 @@ from tests.models.tiny import WORDS, build_bi_encoder, build_cross_encoder
 from tests.system.single_services import SingleService, Slowed
 from winnow_client import (
     AsyncClient,
+    ClientConfig,
     DegradationKind,
     Document,
+    Retries,
     RetrievalKind,
     SearchMode,
     SearchResult,
@@ -221,7 +223,9 @@ class Watch:
 @contextlib.asynccontextmanager
 async def watching(address: str) -> AsyncIterator[Watch]:
     """Searches through a gateway, once it is known what they answer when all is well."""
-    async with AsyncClient(address) as client:
+    # Without attempts of the client's own: it is the gateway whose answers are looked at.
+    config = ClientConfig(retries=Retries(max_attempts=1))
+    async with AsyncClient(address, config=config) as client:
         if COLLECTION not in [each.name async for each in client.list_collections()]:
             await client.create_collection(COLLECTION)
         async for acknowledged in client.ingest(COLLECTION, documents()):

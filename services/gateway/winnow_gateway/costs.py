@@ -26,7 +26,9 @@ _SWEEPS = 8
 _LARGEST_SURPRISE = 3.0
 _TRUSTED_OBSERVATIONS = 6
 _PASSAGE_SHARE = 0.1
-_RETRY_SECONDS = 2.0
+_RETRY_SECONDS = 1.0
+# A try that takes less than this share of what was expected shows that what was learned holds no more.
+_DISPROVED = 0.5
 _MOST_COLLECTIONS = 10_000
 
 
@@ -142,7 +144,7 @@ class RerankFit:
         seconds = max(seconds, 1e-6)
         expected = self._coefficients[0] + self._coefficients[1] * tokens
         if self.observations >= _TRUSTED_OBSERVATIONS:
-            self._ratios.observe(seconds / expected)
+            self._ratios.observe(min(seconds / expected, _LARGEST_SURPRISE))
             # What held up one search for its own reasons must not throw off the next hundred.
             seconds = min(max(seconds, expected / _LARGEST_SURPRISE), expected * _LARGEST_SURPRISE)
         features = (1.0 / seconds, tokens / seconds)
@@ -175,12 +177,13 @@ class CostBook:
         self._model = ""
         self._learned_at = -math.inf
         self._starved = False
+        self._trying = False
 
     def costs(self, collection: str, *, now: float) -> Costs:
         """What to plan a search of a collection with.
 
-        If reranking was last found too dear for the time there was, and nothing has shown otherwise for some seconds,
-        hope is tried again once: else one bad moment would keep short searches from the reranker for ever.
+        If reranking was last found too dear for the time there was, and nothing has shown otherwise for a second, hope
+        is tried again once: else one bad moment would keep short searches from the reranker for ever.
         """
         retrieve = self._retrieve.get(collection)
         fit = self._fits.get(self._model)
@@ -189,6 +192,7 @@ class CostBook:
             rerank = RerankCost(fit.fixed, fit.per_token, rerank.tokens_per_passage, fit.surcharge)
             if self._starved and now - self._learned_at > _RETRY_SECONDS:
                 self._learned_at = now
+                self._trying = True
                 rerank = RerankCost(
                     min(fit.fixed, COLD_RERANK_COST.fixed),
                     min(fit.per_token, COLD_RERANK_COST.per_token),
@@ -219,7 +223,11 @@ class CostBook:
         self._model = model
         self._learned_at = now
         self._starved = False
-        self._fits.setdefault(model, RerankFit()).observe(all_tokens, seconds)
+        fit = self._fits.setdefault(model, RerankFit())
+        if self._trying and seconds < _DISPROVED * (fit.fixed + fit.per_token * all_tokens):
+            fit = self._fits[model] = RerankFit()
+        self._trying = False
+        fit.observe(all_tokens, seconds)
         if passages:
             key, each = (collection, model), tokens / passages
             known = self._passages.get(key, each)
