@@ -20,9 +20,8 @@ MAX_CHOSEN_EXHAUSTIVE = 1_000
 EXHAUSTIVE_PAGE = 500
 """Documents that are fetched at once for EXHAUSTIVE."""
 
-# A plan is made before it is known how long embedding and retrieving take this time. Some more candidates than it means
-# to rerank are fetched, so that time which was not needed there is not lost.
-_SPARE_CANDIDATES = 1.5
+# Plans are cautious, so there is often time for more than was planned. Fetching more candidates costs little.
+_SPARE_CANDIDATES = 3
 
 
 class SearchMode(Enum):
@@ -166,15 +165,32 @@ def refine(plan: Plan, *, cost: RerankCost, seconds: float, candidates: int) -> 
     # Fewer than were asked for: there are no more. As many: there may be.
     wish = min(plan.wish, candidates) if candidates < plan.candidates else plan.wish
     most = min(wish, candidates)
-    if not plan.depth or not most:
+    if not most or plan.shortfall is Shortfall.NO_RERANKER:
         return replace(plan, wish=wish, depth=0)
     depth = max(cost.affordable(max(0.0, seconds), most=most), min(plan.floor, most))
+    mode, reason = plan.mode, plan.reason
+    if depth and mode is SearchMode.RETRIEVE:
+        mode, reason = SearchMode.TWO_STAGE, "as deep as the time allows"
     return replace(
         plan,
+        mode=mode,
+        reason=reason,
         wish=wish,
         depth=depth,
         seconds=replace(plan.seconds, rerank=cost.seconds(depth)),
         shortfall=Shortfall.NO_TIME if depth < wish else None,
+    )
+
+
+def extend(plan: Plan, *, cost: RerankCost, seconds: float, candidates: int) -> Plan:
+    """The plan once its depth is reached: deeper, if more of the wish and the candidates fits the time that is left."""
+    more = cost.affordable(max(0.0, seconds), most=min(plan.wish, candidates) - plan.depth)
+    depth = plan.depth + more
+    return replace(
+        plan,
+        depth=depth,
+        seconds=replace(plan.seconds, rerank=cost.seconds(depth)),
+        shortfall=Shortfall.NO_TIME if depth < plan.wish else None,
     )
 
 
@@ -224,8 +240,8 @@ def _two_stage(s: Situation, kind: RetrievalKind, embed: float, retrieve: float)
         mode, reason = SearchMode.TWO_STAGE, "asked for"
     else:
         mode = SearchMode.TWO_STAGE
-        reason = f"the time is enough to rerank {depth} candidates" if shortfall else "the usual, with time enough"
-    fetched = min(wish, int(depth * _SPARE_CANDIDATES))
+        reason = "as deep as the time allows" if shortfall else "the usual, with time enough"
+    fetched = min(wish, depth * _SPARE_CANDIDATES)
     return Plan(
         mode=mode,
         reason=reason,

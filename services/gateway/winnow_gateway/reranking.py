@@ -61,6 +61,7 @@ class AnytimeReranker:
         *,
         collection: str,
         query: str,
+        start: int,
         passages: Sequence[str],
         cost: RerankCost,
         stop_at: float,
@@ -68,11 +69,12 @@ class AnytimeReranker:
         """Fills `state`, yielding after each batch; never raises for what the reranker does. Closing it cancels the
         rest.
 
-        `stop_at` is a moment of the clock; `cost` what is expected, by which silence is judged.
+        `start` is the position of the first passage; `stop_at` a moment of the clock; `cost` what is expected, by which
+        silence is judged.
         """
-        for start in range(0, len(passages), MAX_CALL_PASSAGES):
-            part = passages[start : start + MAX_CALL_PASSAGES]
-            async with aclosing(self._call(state, start, collection, query, part, cost, stop_at)) as batches:
+        for at in range(0, len(passages), MAX_CALL_PASSAGES):
+            part = passages[at : at + MAX_CALL_PASSAGES]
+            async with aclosing(self._call(state, start + at, collection, query, part, cost, stop_at)) as batches:
                 async for _ in batches:
                     yield
             if state.cause:

@@ -23,7 +23,7 @@ from winnow_gateway.filters import filtered_keys
 from winnow_gateway.guarding import guarded
 from winnow_gateway.ordering import Mixing, Placed, SettledTop, splice
 from winnow_gateway.outcomes import Cause, Degradation, Hit, SearchOutcome, SearchTiming
-from winnow_gateway.planning import Effort, Plan, RetrievalKind, SearchMode, Shortfall, refine
+from winnow_gateway.planning import Effort, Plan, RetrievalKind, SearchMode, Shortfall, extend, refine
 from winnow_gateway.ports import Candidate, EmbeddedTexts, Embedder, Index, Reranker
 from winnow_gateway.queries import RankingPolicy, SearchQuery
 from winnow_gateway.reranking import AnytimeReranker, Reranking
@@ -103,7 +103,8 @@ class SearchRun:
     async def states(self, *, progressive: bool) -> AsyncGenerator[SearchOutcome, None]:
         """The answer, last; with `progressive`, before it the order of retrieval and every better one."""
         # Asked meanwhile, for it is nearly always known already.
-        asking = asyncio.ensure_future(self._ask_mixing()) if self._plan.depth else None
+        may_rerank = self._plan.wish and self._plan.shortfall is not Shortfall.NO_RERANKER
+        asking = asyncio.ensure_future(self._ask_mixing()) if may_rerank else None
         try:
             vector = await self._embed()
             await self._retrieve(vector)
@@ -172,7 +173,7 @@ class SearchRun:
         query, plan = self._query, self._plan
         entered = self._clock()
         everything = plan.mode is SearchMode.EXHAUSTIVE
-        view = DocumentView(text=not everything and (query.view.text or plan.depth > 0), metadata=query.view.metadata)
+        view = DocumentView(text=not everything and (query.view.text or plan.wish > 0), metadata=query.view.metadata)
         left = self._budget.until_deadline
         try:
             async with guarded(self._backends.index_breaker, "index", left, 1.0, clock=self._clock):
@@ -266,27 +267,36 @@ class SearchRun:
             return
         self._mixing = mixing
         settling = SettledTop(limit=query.limit, batches=self._economy_batches)
-        documents = [candidate.document for candidate in self._candidates[: self._plan.depth]]
-        batches = self._backends.anytime.run(
-            state,
-            collection=query.collection,
-            query=query.query,
-            passages=[replace(document, text=split_text(document.text)[0]).passage for document in documents],
-            cost=self._costs.rerank,
-            stop_at=self._stop_at(),
-        )
         try:
-            async with aclosing(batches):
-                async for _ in batches:
-                    placed = self._place()
-                    if query.effort is Effort.ECONOMY and settling.settled(placed):
-                        self._settled = True
-                        return
-                    yield placed
+            while len(state.scores) < self._plan.depth:
+                async with aclosing(self._call(len(state.scores))) as batches:
+                    async for _ in batches:
+                        placed = self._place()
+                        if query.effort is Effort.ECONOMY and settling.settled(placed):
+                            self._settled = True
+                            return
+                        yield placed
+                if state.cause or len(state.scores) < self._plan.depth:
+                    return
+                left = self._stop_at() - self._clock()
+                self._plan = extend(self._plan, cost=self._costs.rerank, seconds=left, candidates=self._readable())
         finally:
             self._timing.rerank_micros = round((self._clock() - entered) * 1e6)
             self._timing.rerank_inference_micros = state.inference_micros
             self._timing.rerank_token_count = state.token_count
+
+    def _call(self, start: int) -> AsyncGenerator[None, None]:
+        """Reranks the candidates of the plan from a position on."""
+        documents = [candidate.document for candidate in self._candidates[start : self._plan.depth]]
+        return self._backends.anytime.run(
+            self._reranking,
+            collection=self._query.collection,
+            query=self._query.query,
+            start=start,
+            passages=[replace(document, text=split_text(document.text)[0]).passage for document in documents],
+            cost=self._costs.rerank,
+            stop_at=self._stop_at(),
+        )
 
     def _scores(self) -> Mapping[int, float]:
         return self._reranking.prefix(self._plan.depth)

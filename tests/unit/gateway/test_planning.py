@@ -15,6 +15,7 @@ from winnow_gateway.planning import (
     SearchMode,
     Shortfall,
     Situation,
+    extend,
     plan_search,
     refine,
 )
@@ -110,8 +111,20 @@ def test_what_was_retrieved_and_the_time_it_took_refine_the_plan(
     assert refined.depth <= min(candidates, plan.wish)
     assert cost.seconds(refined.depth) <= left + ROUNDING
     assert refined.depth <= refine(plan, cost=cost, seconds=left + 1, candidates=candidates).depth
-    if plan.depth == 0:
+    assert refined.shortfall is plan.shortfall or refined.shortfall in (None, Shortfall.NO_TIME)
+    if not situation.reranker_up:
         assert refined.depth == 0
+
+
+@given(situations, seconds)
+def test_a_plan_that_was_too_careful_is_extended_into_the_time_that_is_left(situation: Situation, left: float) -> None:
+    plan = plan_search(situation)
+    assume(plan.depth)
+    cost = situation.costs.rerank
+    extended = extend(plan, cost=cost, seconds=left, candidates=plan.candidates)
+    assert plan.depth <= extended.depth <= min(plan.wish, plan.candidates)
+    assert cost.seconds(extended.depth - plan.depth) <= left
+    assert (extended.shortfall is None) == (extended.depth == plan.wish)
 
 
 def plan(**given_: object) -> Plan:
@@ -152,7 +165,7 @@ def test_the_depth_is_what_the_time_pays() -> None:
     # 20 ms go to embedding and retrieving, 10 ms come before the first passage; 10 ms each are left for seven.
     made = plan(seconds=0.1001, costs=CHEAP, document_count=1000)
     assert (made.mode, made.depth, made.wish) == (SearchMode.TWO_STAGE, 7, 100)
-    assert made.candidates == 10
+    assert made.candidates == 21, "for the time that may be left over"
     assert made.seconds.rerank == pytest.approx(0.08)
 
 
