@@ -28,7 +28,7 @@ from winnow_client.cli.processes_stack import Stack, StackConfig
 from winnow_lab.bench import machine
 from winnow_lab.judged_sets import JudgedQuery, read_documents, read_queries
 from winnow_relevance import ndcg
-from winnow_rpc.faults import AlreadyExists, DeadlineExceeded, Fault
+from winnow_rpc.faults import AlreadyExists, DeadlineExceeded, Fault, ResourceExhausted
 
 BUDGETS = "50ms,100ms,200ms,400ms,800ms,none"
 GRACE_SECONDS = 0.020
@@ -58,6 +58,8 @@ class Seen:
     """nDCG@10 of each query; 0 for one that failed."""
     depths: list[int] = field(default_factory=list)
     deadline_exceeded: int = 0
+    refusals: list[float] = field(default_factory=list)
+    """Seconds until a search was refused because too much was in hand."""
     failed: int = 0
     """Searches that failed otherwise."""
     degradations: dict[str, int] = field(default_factory=dict)
@@ -72,8 +74,10 @@ class Row:
     budget_millis: float | None
     searches: int
     inside: float | None
-    """Share of all searches that were answered inside budget + GRACE_SECONDS."""
+    """Share of all searches that were not refused that were answered inside budget + GRACE_SECONDS."""
     deadline_exceeded: int
+    refused: int
+    refusal_p99_millis: float | None
     failed: int
     ndcg_at_10: float
     ndcg_standard_error: float
@@ -87,18 +91,21 @@ def summarize(setting: Setting, seen: Seen) -> Row:
     """The figures of what was seen. Percentiles by the nearest rank, so that each is a value that was measured."""
     count = len(seen.ndcg)
     inside = None
-    if setting.budget is not None:
+    if setting.budget is not None and count:
         inside = sum(latency <= setting.budget + GRACE_SECONDS for latency in seen.latencies) / count
     cuts = np.percentile(seen.latencies or [np.nan], [50, 99], method="inverted_cdf") * 1000
+    refusal = np.percentile(seen.refusals, 99, method="inverted_cdf") * 1000 if seen.refusals else None
     return Row(
         setting=setting.name,
         budget_millis=None if setting.budget is None else setting.budget * 1000,
-        searches=count,
+        searches=count + len(seen.refusals),
         inside=inside,
         deadline_exceeded=seen.deadline_exceeded,
+        refused=len(seen.refusals),
+        refusal_p99_millis=None if refusal is None else round(float(refusal), 2),
         failed=seen.failed,
-        ndcg_at_10=float(np.mean(seen.ndcg)),
-        ndcg_standard_error=float(np.std(seen.ndcg) / np.sqrt(count)),
+        ndcg_at_10=float(np.mean(seen.ndcg or [np.nan])),
+        ndcg_standard_error=float(np.std(seen.ndcg or [np.nan]) / np.sqrt(max(1, count))),
         median_depth=float(np.median(seen.depths)) if seen.depths else 0.0,
         p50_millis=round(float(cuts[0]), 1),
         p99_millis=round(float(cuts[1]), 1),
@@ -118,6 +125,9 @@ async def search_once(client: AsyncClient, collection: str, query: JudgedQuery, 
             budget=setting.budget,
             timeout=DEADLINE_SECONDS,
         )
+    except ResourceExhausted:
+        seen.refusals.append(time.perf_counter() - began)
+        return
     except Fault as fault:
         seen.deadline_exceeded += isinstance(fault, DeadlineExceeded)
         seen.failed += not isinstance(fault, DeadlineExceeded)
@@ -138,10 +148,11 @@ async def measure(
     settings: Sequence[Setting],
     *,
     clients: int,
+    rate: float,
     warm_up: int,
     progress: Progress,
 ) -> list[Row]:
-    """Searches for every query under every setting, `clients` at a time."""
+    """Searches for every query under every setting: `clients` at a time, or, with a `rate`, so many a second begin."""
     for query in queries[:warm_up]:
         await search_once(client, collection, query, settings[-1], Seen())
     chance = random.Random(0)
@@ -149,12 +160,21 @@ async def measure(
     waiting = iter([(query, setting) for query in queries for setting in chance.sample(settings, len(settings))])
     task = progress.add_task("search", total=len(queries) * len(settings))
 
+    async def one(query: JudgedQuery, setting: Setting) -> None:
+        await search_once(client, collection, query, setting, seen[setting])
+        progress.advance(task)
+
     async def work() -> None:
         for query, setting in waiting:
-            await search_once(client, collection, query, setting, seen[setting])
-            progress.advance(task)
+            await one(query, setting)
 
-    await asyncio.gather(*(work() for _ in range(clients)))
+    if rate:
+        async with asyncio.TaskGroup() as group:
+            for query, setting in waiting:
+                group.create_task(one(query, setting))
+                await asyncio.sleep(chance.expovariate(rate))
+    else:
+        await asyncio.gather(*(work() for _ in range(clients)))
     return [summarize(setting, each) for setting, each in seen.items()]
 
 
@@ -206,13 +226,27 @@ def draw(rows: Sequence[Row], path: Path, *, title: str) -> None:
 def show(rows: Sequence[Row], *, title: str) -> Table:
     """The figures for a person."""
     table = Table(title=title)
-    for column in ("setting", "inside", "deadline exceeded", "failed", "nDCG@10", "s.e.", "depth", "p50", "p99 ms"):
+    for column in (
+        "setting",
+        "inside",
+        "exceeded",
+        "refused",
+        "in ms",
+        "failed",
+        "nDCG@10",
+        "s.e.",
+        "depth",
+        "p50",
+        "p99 ms",
+    ):
         table.add_column(column, justify="left" if column == "setting" else "right")
     for row in rows:
         table.add_row(
             row.setting,
             "" if row.inside is None else f"{row.inside:.1%}",
             str(row.deadline_exceeded),
+            str(row.refused),
+            "" if row.refusal_p99_millis is None else f"{row.refusal_p99_millis:.1f}",
             str(row.failed),
             f"{row.ndcg_at_10:.3f}",
             f"{row.ndcg_standard_error:.3f}",
@@ -258,6 +292,7 @@ def sample(
 @click.option("--budgets", default=BUDGETS, show_default=True, help="Budgets to search under.")
 @click.option("--fixed-depths", default="10,20,50,100", show_default=True, help="Depths to search with, unbudgeted.")
 @click.option("--clients", default=1, show_default=True, help="Searches at a time.")
+@click.option("--rate", default=0.0, help="Searches that begin a second, whatever becomes of the earlier ones.")
 @click.option("--warm-up", default=20, show_default=True, help="Searches before the measured ones.")
 @click.option("--gateway", help="Use the gateway at HOST:PORT. Without it, the services are started here.")
 @click.option("--data", default=".winnow/deadlines", show_default=True, help="Where services started here keep data.")
@@ -272,6 +307,7 @@ def main(
     budgets: str,
     fixed_depths: str,
     clients: int,
+    rate: float,
     warm_up: int,
     gateway: str | None,
     data: str,
@@ -292,7 +328,14 @@ def main(
             with progress:
                 await fill(client, folder.name, every, progress)
                 rows = await measure(
-                    client, folder.name, chosen, settings, clients=clients, warm_up=warm_up, progress=progress
+                    client,
+                    folder.name,
+                    chosen,
+                    settings,
+                    clients=clients,
+                    rate=rate,
+                    warm_up=warm_up,
+                    progress=progress,
                 )
         return {
             "machine": machine(),
@@ -301,6 +344,7 @@ def main(
             "documents": len(every),
             "queries": len(chosen),
             "clients": clients,
+            "rate": rate,
             "rows": [asdict(row) for row in rows],
         }
 

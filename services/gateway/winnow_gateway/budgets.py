@@ -8,6 +8,8 @@ from winnow_rpc.faults import DeadlineExceeded
 
 # What a margin may take of a short time at most: something must be left to work with.
 _LARGEST_MARGIN_SHARE = 0.2
+# The longer the work that is cut off, the more of it is still on the device when the answer is made.
+_BUDGET_MARGIN_SHARE = 0.02
 # An answer that is late for its budget is late; one that is late for the call's deadline is lost. So that margin is
 # wider.
 _DEADLINE_MARGIN_SHARE = 0.05
@@ -41,7 +43,8 @@ class Budget:
         self.stop_at = self.latest_stop
         """When optional work stops, on the clock."""
         if budget_seconds is not None:
-            margin = min(margin_seconds, budget_seconds * _LARGEST_MARGIN_SHARE)
+            margin = margin_seconds + budget_seconds * _BUDGET_MARGIN_SHARE
+            margin = min(margin, budget_seconds * _LARGEST_MARGIN_SHARE)
             self.stop_at = min(self.latest_stop, self.began + budget_seconds - margin)
 
     @property
