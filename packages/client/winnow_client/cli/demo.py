@@ -83,7 +83,7 @@ def demo(
 ) -> None:
     """Index the documentation of the Python standard library and search it.
 
-    Starts the four services on free ports of this machine, shows for every query what the bi-encoder found and how the
+    Starts the four services on free ports of this machine, shows for every query what the first stage found and how the
     cross-encoder ordered it, and stops them. A second run embeds nothing that is unchanged.
     """
     screen = _Screen(machine=machine or connection.machine)
