@@ -36,6 +36,9 @@ from winnow_rpc.faults import (
     Unavailable,
 )
 
+# A deadline of 0 would mean none to some.
+_LEAST_SECONDS = 0.001
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backends:
@@ -173,7 +176,10 @@ class SearchRun:
         query, plan = self._query, self._plan
         entered = self._clock()
         everything = plan.mode is SearchMode.EXHAUSTIVE
-        view = DocumentView(text=not everything and (query.view.text or plan.wish > 0), metadata=query.view.metadata)
+        view = DocumentView(text=query.view.text or plan.wish > 0, metadata=query.view.metadata)
+        if everything:
+            # The order alone: the documents come in pages, or they might not fit one message.
+            view = DocumentView(text=False, metadata=False)
         left = self._budget.until_deadline
         try:
             async with guarded(self._backends.index_breaker, "index", left, 1.0, clock=self._clock):
@@ -239,7 +245,7 @@ class SearchRun:
         if query.policy is RankingPolicy.MIXED and query.mixing:
             return query.mixing
         try:
-            model = await self._backends.reranker.model(timeout=self._budget.left or None)
+            model = await self._backends.reranker.model(timeout=max(self._budget.left, _LEAST_SECONDS))
         except Fault as fault:
             return fault
         if query.policy is RankingPolicy.MIXED and model.mixing is None:

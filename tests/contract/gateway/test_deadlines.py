@@ -3,6 +3,7 @@
 import asyncio
 import time
 
+import grpc
 import pytest
 
 from tests.contract.gateway.calls import fault, fill, ingest, search
@@ -15,6 +16,7 @@ from winnow_gateway.ordering import Mixing
 from winnow_gateway.queries import SearchQuery
 from winnow_gateway.searching import SearchSettings
 from winnow_rpc import faults
+from winnow_rpc.status import fault_from_rpc_error
 
 WORDS = ["cat", "tree", "mat", "dog", "fox"]
 LATE = 0.25
@@ -349,3 +351,32 @@ async def test_one_search_too_many_is_refused_at_once_with_the_time_to_come_back
     assert came.retry_after
     assert (await first).reranked_count == 40
     assert (await gateway.stub.Search(search(budget_micros=budget(0.1)))).hits
+
+
+SHARED_BY_FOUR = SearchSettings(admission=AdmissionSettings(sharing=4))
+
+
+@pytest.mark.parametrize("gateway", [SHARED_BY_FOUR], indirect=True)
+async def test_of_more_searches_than_their_time_allows_some_are_refused_and_the_others_are_in_time(
+    gateway: Gateway,
+) -> None:
+    await fill_many(gateway)
+    gateway.reranker.delay = 0.03
+    for _ in range(3):
+        await gateway.stub.Search(search())
+
+    async def one() -> float | faults.Fault:
+        began = time.perf_counter()
+        try:
+            await gateway.stub.Search(search(budget_micros=budget(0.4)))
+        except grpc.aio.AioRpcError as error:
+            assert time.perf_counter() - began < LATE
+            return fault_from_rpc_error(error)
+        return time.perf_counter() - began
+
+    came = await asyncio.gather(*(one() for _ in range(30)))
+    refused = [each for each in came if isinstance(each, faults.Fault)]
+    assert all(isinstance(each, faults.ResourceExhausted) and each.retry_after for each in refused)
+    accepted = [each for each in came if isinstance(each, float)]
+    assert 4 <= len(accepted) <= 10
+    assert max(accepted) < 0.4 + LATE
