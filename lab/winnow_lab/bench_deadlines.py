@@ -211,9 +211,15 @@ def draw(rows: Sequence[Row], path: Path, *, title: str) -> None:
             label=label,
         )
         for row in chosen:
-            offset = (5, -12 if fixed else 6)
+            # Without a budget it is often where the longest one is.
+            offset = (5, -14 if fixed or row.budget_millis is None else 6)
             axes.annotate(row.setting, (row.p50_millis, row.ndcg_at_10), xytext=offset, textcoords="offset points")
     axes.set_xscale("log")
+    ticks = [25 * 2**power for power in range(12)]
+    low, high = min(row.p50_millis for row in rows), max(row.p50_millis for row in rows)
+    shown = [tick for tick in ticks if low / 2 <= tick <= high * 2]
+    axes.set_xticks(shown, labels=[str(tick) for tick in shown])
+    axes.minorticks_off()
     axes.set_xlabel("latency, median, milliseconds")
     axes.set_ylabel("nDCG@10")
     axes.set_title(title)
