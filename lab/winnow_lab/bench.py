@@ -9,6 +9,7 @@ import click
 COMMANDS = {
     "path": ("winnow_lab.bench_path:path", "Measure the whole path: start, ingest and search."),
     "index": ("winnow_lab.bench_index:index", "Measure the index alone: ingest, building, recall and latency."),
+    "search": ("winnow_lab.bench_search:search", "Measure searches under budgets: time kept and ranking quality."),
     "inference": ("winnow_lab.bench_inference.command:inference", "Measure the inference engine beside other engines."),
 }
 """Name → where the command is, and what it does: known without loading it."""

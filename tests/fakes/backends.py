@@ -18,8 +18,16 @@ from numpy.typing import NDArray
 from winnow_gateway.collections import Collection, CollectionSpec, EmbedderModel, IndexState, Similarity
 from winnow_gateway.documents import Document, DocumentView, Json, StoredDocument, point_id, split_text
 from winnow_gateway.filters import Condition, Exists, Filter, HasId, Match, Range, TimeRange
-from winnow_gateway.ordering import Mixing
-from winnow_gateway.ports import Candidate, EmbeddedTexts, Page, Point, RerankedBatch, RerankerModel
+from winnow_gateway.ordering import Fusion, Mixing
+from winnow_gateway.ports import (
+    Candidate,
+    EmbeddedTexts,
+    Page,
+    Point,
+    RerankedBatch,
+    RerankerModel,
+    no_lexical_index,
+)
 from winnow_rpc.faults import AlreadyExists, FailedPrecondition, Fault, InvalidArgument, NotFound
 
 DIMENSION = 64
@@ -46,11 +54,14 @@ class FakeEmbedder:
         """A passage with one of these makes its whole call fail."""
         self.embedded_passages: list[str] = []
         self.delay = 0.0
+        self.queries = 0
+        """Calls of `embed_query`."""
 
     async def model(self, *, timeout: float | None = None) -> EmbedderModel:
         return self.served
 
     async def embed_query(self, query: str, *, fingerprint: str, timeout: float | None = None) -> EmbeddedTexts:
+        self.queries += 1
         return await self._embed([query], fingerprint)
 
     async def embed_passages(
@@ -85,9 +96,23 @@ class FakeReranker:
     def __init__(self, mixing: Mixing | None = None) -> None:
         self.served = RerankerModel("fake-cross-encoder", "c" * 64, mixing)
         self.failure: Fault | None = None
+        """Raised in the place of the batch `fails_at`, and by `model` if that is 0."""
+        self.fails_at = 0
         self.passages: list[str] = []
+        self.calls = 0
+        self.delay = 0.0
+        """Seconds that a batch takes."""
+        self.scored = 0
+        """Passages scored, over all calls."""
+        self.cancelled = asyncio.Event()
+        """Set when a call was given up before its end."""
+        self.timeouts: list[float | None] = []
+        self.held_up: set[int] = set()
+        """Batches that come last, whatever their place."""
 
     async def model(self, *, timeout: float | None = None) -> RerankerModel:
+        if self.failure and self.fails_at == 0:
+            raise self.failure
         return self.served
 
     async def rerank(
@@ -95,14 +120,28 @@ class FakeReranker:
     ) -> AsyncGenerator[RerankedBatch, None]:
         wanted = set(query.lower().split())
         self.passages = list(passages)
-        for start in range(0, len(passages), 2):
-            if self.failure:
-                raise self.failure
-            scores = {
-                start + i: float(len(wanted.intersection(passage.lower().split())))
-                for i, passage in enumerate(passages[start : start + 2])
-            }
-            yield RerankedBatch(scores, token_count=7, inference_micros=5, model_fingerprint=self.served.fingerprint)
+        self.calls += 1
+        self.timeouts.append(timeout)
+        batches = range(0, len(passages), 2)
+        ended = False
+        try:
+            for number, start in enumerate(sorted(batches, key=lambda start: (start // 2 in self.held_up, start))):
+                await asyncio.sleep(self.delay)
+                if self.failure and number >= self.fails_at:
+                    ended = True
+                    raise self.failure
+                scores = {
+                    start + i: float(len(wanted.intersection(passage.lower().split())))
+                    for i, passage in enumerate(passages[start : start + 2])
+                }
+                self.scored += len(scores)
+                ended = start == batches[-1]
+                yield RerankedBatch(
+                    scores, token_count=7, inference_micros=5, model_fingerprint=self.served.fingerprint
+                )
+        finally:
+            if not ended:
+                self.cancelled.set()
 
 
 @dataclass
@@ -113,7 +152,7 @@ class _Held:
 
 
 class FakeIndex:
-    """Implements ports.Index by comparing with every vector."""
+    """Implements ports.Index by comparing with every vector and every text."""
 
     def __init__(self) -> None:
         self.held: dict[str, _Held] = {}
@@ -123,6 +162,14 @@ class FakeIndex:
         """Whether each search compared with every vector."""
         self.upserts: list[list[str]] = []
         """Document ids of each write."""
+        self.retrievals: list[tuple[bool, bool]] = []
+        """Whether each search had a vector, and a text."""
+        self.read_failure: Fault | None = None
+        """Raised by every search while set."""
+        self.texts_failure: Fault | None = None
+        """Raised while set when whole texts are asked for."""
+        self.delay = 0.0
+        """Seconds that a search takes."""
 
     async def create_collection(self, spec: CollectionSpec) -> Collection:
         if spec.name in self.held:
@@ -159,6 +206,8 @@ class FakeIndex:
         return StoredDocument(found[0].document, found[0].content_hash, found[1]) if found else None
 
     async def texts(self, name: str, document_ids: Sequence[str]) -> Mapping[str, str]:
+        if self.texts_failure:
+            raise self.texts_failure
         points = self._find(name).points
         return {id_: points[id_][0].document.text for id_ in document_ids if id_ in points}
 
@@ -179,11 +228,13 @@ class FakeIndex:
         fitting = [id_ for id_, (point, _) in points.items() if satisfies(point.document, filter_)]
         return await self.delete_documents(name, fitting)
 
-    async def nearest(
+    async def retrieve(
         self,
         name: str,
-        vector: NDArray[np.float32],
         *,
+        vector: NDArray[np.float32] | None,
+        text: str | None,
+        fusion: Fusion,
         limit: int,
         filter_: Filter,
         view: DocumentView,
@@ -192,19 +243,56 @@ class FakeIndex:
         exact: bool,
         timeout: float | None = None,
     ) -> Sequence[Candidate]:
+        held = self._find(name)
+        if text is not None and held.spec.lexical is None:
+            raise no_lexical_index(name)
         self.exact_searches.append(exact)
-        found = [
-            _candidate(_seen(point.document, view), float(point.vector @ vector))
-            for point, _ in self._find(name).points.values()
-            if satisfies(point.document, filter_)
-        ]
-        found.sort(key=lambda candidate: (-candidate.score, candidate.document.id))
-        return [each for each in found if min_score is None or each.score >= min_score][:limit]
+        self.retrievals.append((vector is not None, text is not None))
+        await asyncio.sleep(self.delay)
+        if self.read_failure:
+            raise self.read_failure
+        fitting = {id_: point for id_, (point, _) in held.points.items() if satisfies(point.document, filter_)}
+        orders: list[tuple[float, list[tuple[str, float]]]] = []
+        if vector is not None:
+            near = {id_: float(point.vector @ vector) for id_, point in fitting.items()}
+            kept = {id_: score for id_, score in near.items() if min_score is None or score >= min_score}
+            orders.append((fusion.dense_weight, _ordered(kept)))
+        if text is not None:
+            passages = {id_: point.document.passage for id_, (point, _) in held.points.items()}
+            scores = {id_: score for id_, score in bm25_scores(text, passages).items() if id_ in fitting}
+            orders.append((fusion.lexical_weight, _ordered(scores)))
+        if len(orders) == 1:
+            found = orders[0][1]
+        else:
+            fused: dict[str, float] = {}
+            for weight, order in orders:
+                for rank, (id_, _) in enumerate(order[: max(limit, 100)], start=1):
+                    fused[id_] = fused.get(id_, 0.0) + fusion.share(rank, weight)
+            found = _ordered(fused)
+        return [_candidate(_seen(fitting[id_].document, view), score) for id_, score in found[:limit]]
 
     def _find(self, name: str) -> _Held:
         if name not in self.held:
             raise NotFound(f"there is no collection {name!r}", reason="NO_COLLECTION")
         return self.held[name]
+
+
+def bm25_scores(query: str, texts: Mapping[str, str], *, k: float = 1.2, b: float = 0.75) -> dict[str, float]:
+    """BM25 of each text that shares a word with the query, by id. Words are what white space leaves, in lower case."""
+    words = {id_: text.lower().split() for id_, text in texts.items()}
+    average = sum(map(len, words.values())) / max(1, len(words))
+    scores: dict[str, float] = {}
+    for word in set(query.lower().split()):
+        counts = {id_: each.count(word) for id_, each in words.items() if word in each}
+        rarity = math.log(1 + (len(words) - len(counts) + 0.5) / (len(counts) + 0.5))
+        for id_, count in counts.items():
+            norm = k * (1 - b + b * len(words[id_]) / average)
+            scores[id_] = scores.get(id_, 0.0) + rarity * count * (k + 1) / (count + norm)
+    return scores
+
+
+def _ordered(scores: Mapping[str, float]) -> list[tuple[str, float]]:
+    return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
 
 
 def satisfies(document: Document, filter_: Filter) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from tests.system.running import START_SECONDS, WINNOW, winnow
-from winnow_client import Document, Hit, SearchMode, SearchResult, SearchTiming, StageResult
+from winnow_client import Document, Hit, RetrievalKind, SearchMode, SearchResult, SearchTiming, StageResult
 from winnow_client.cli.demo import both_stages
 
 pytestmark = pytest.mark.timeout(2.5 * START_SECONDS)
@@ -75,6 +75,7 @@ def test_both_stages_stand_side_by_side_with_rank_and_score_in_any_terminal(widt
     result = SearchResult(
         hits=hits, mode=SearchMode.TWO_STAGE, mode_reason="", candidate_count=5, reranked_count=5, timing=timing,
         degradations=(), embedder_fingerprint="", reranker_fingerprint="", mixing=None,
+        retrieval_kind=RetrievalKind.HYBRID, planned_depth=5,
     )  # fmt: skip
     out = io.StringIO()
     Console(file=out, width=width).print(both_stages(result, width=width))

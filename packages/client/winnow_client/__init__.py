@@ -19,18 +19,32 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from winnow_client.asynchronous import AsyncClient
-    from winnow_client.collections import Collection, HnswConfig, IndexState, MetadataField, MetadataType, Similarity
+    from winnow_client.collections import (
+        Collection,
+        HnswConfig,
+        IndexState,
+        LexicalConfig,
+        MetadataField,
+        MetadataType,
+        Similarity,
+    )
     from winnow_client.config import ClientConfig, IngestConfig
     from winnow_client.documents import Acknowledgement, Document, IngestOutcome, StoredDocument
     from winnow_client.filters import Filter, field, ids
     from winnow_client.searching import (
         Degradation,
         DegradationKind,
+        DepthPolicy,
+        Effort,
         Hit,
+        RankFusion,
         RankingPolicy,
         RankMixing,
+        RetrievalKind,
         SearchMode,
+        SearchOptions,
         SearchResult,
+        SearchState,
         SearchTiming,
         StageResult,
     )
@@ -46,7 +60,9 @@ __all__ = [
     "Collection",
     "Degradation",
     "DegradationKind",
+    "DepthPolicy",
     "Document",
+    "Effort",
     "Fault",
     "Filter",
     "Hit",
@@ -54,13 +70,18 @@ __all__ = [
     "IndexState",
     "IngestConfig",
     "IngestOutcome",
+    "LexicalConfig",
     "MetadataField",
     "MetadataType",
+    "RankFusion",
     "RankMixing",
     "RankingPolicy",
     "Retries",
+    "RetrievalKind",
     "SearchMode",
+    "SearchOptions",
     "SearchResult",
+    "SearchState",
     "SearchTiming",
     "Similarity",
     "StageResult",
@@ -71,13 +92,15 @@ __all__ = [
 
 _HOMES = {
     "asynchronous": ("AsyncClient",),
-    "collections": ("Collection", "HnswConfig", "IndexState", "MetadataField", "MetadataType", "Similarity"),
+    "collections": (
+        "Collection", "HnswConfig", "IndexState", "LexicalConfig", "MetadataField", "MetadataType", "Similarity",
+    ),
     "config": ("ClientConfig", "IngestConfig"),
     "documents": ("Acknowledgement", "Document", "IngestOutcome", "StoredDocument"),
     "filters": ("Filter", "field", "ids"),
     "searching": (
-        "Degradation", "DegradationKind", "Hit", "RankMixing", "RankingPolicy", "SearchMode", "SearchResult",
-        "SearchTiming", "StageResult",
+        "Degradation", "DegradationKind", "DepthPolicy", "Effort", "Hit", "RankFusion", "RankMixing", "RankingPolicy",
+        "RetrievalKind", "SearchMode", "SearchOptions", "SearchResult", "SearchState", "SearchTiming", "StageResult",
     ),
     "synchronous": ("Client",),
 }  # fmt: skip

@@ -7,18 +7,30 @@ import dataclasses
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 import grpc
 
 from winnow.search.v1 import collections_pb2, documents_pb2, search_pb2, search_service_pb2, search_service_pb2_grpc
 from winnow_client import conversions
-from winnow_client.collections import Collection, HnswConfig, MetadataField
+from winnow_client.collections import Collection, HnswConfig, LexicalConfig, MetadataField
 from winnow_client.config import ClientConfig
 from winnow_client.documents import Acknowledgement, Document, StoredDocument
 from winnow_client.filters import Filter
 from winnow_client.ingesting import IngestStream
-from winnow_client.searching import RankingPolicy, RankMixing, SearchMode, SearchResult
+from winnow_client.search_requests import given, search_request
+from winnow_client.searching import (
+    DepthPolicy,
+    Effort,
+    RankFusion,
+    RankingPolicy,
+    RankMixing,
+    RetrievalKind,
+    SearchMode,
+    SearchOptions,
+    SearchResult,
+    SearchState,
+)
 from winnow_rpc.calling import ChannelSettings, open_channel
 from winnow_rpc.faults import Cancelled, DeadlineExceeded, FailedPrecondition, Fault, InvalidArgument, Unavailable
 from winnow_rpc.status import fault_from_rpc_error
@@ -75,12 +87,15 @@ class AsyncClient:
         description: str = "",
         metadata_fields: Iterable[MetadataField] = (),
         hnsw: HnswConfig | None = None,
+        lexical: LexicalConfig | None = None,
+        without_lexical: bool = False,
         timeout: float | None = None,
     ) -> Collection:
         """Makes a collection, bound to the model that the embedder serves now.
 
-        `metadata_fields` are indexed for filtering; filters on other fields work too, by scanning.
-        Raises AlreadyExists.
+        `metadata_fields` are indexed for filtering; filters on other fields work too, by scanning. `lexical`: how
+        documents are indexed for BM25, by default in English; `without_lexical`: not at all, so that vectors alone find
+        them. Raises AlreadyExists.
         """
         with self._building():
             request = collections_pb2.CreateCollectionRequest(
@@ -88,6 +103,8 @@ class AsyncClient:
                 description=description,
                 metadata_fields=[conversions.metadata_field_to_proto(field) for field in metadata_fields],
                 hnsw=None if hnsw is None else conversions.hnsw_to_proto(hnsw),
+                lexical=None if lexical is None else conversions.lexical_to_proto(lexical),
+                without_lexical=without_lexical,
             )
         response = await self._answer(lambda stub: stub.CreateCollection, request, timeout=timeout)
         return conversions.collection_from_proto(response.collection)
@@ -107,7 +124,7 @@ class AsyncClient:
         while True:
             with self._building():
                 request = collections_pb2.ListCollectionsRequest(
-                    page_size=_given(page_size, "page_size"), page_token=token
+                    page_size=given(page_size, "page_size"), page_token=token
                 )
             response = await self._answer(lambda stub: stub.ListCollections, request, timeout=timeout)
             for collection in response.collections:
@@ -181,7 +198,7 @@ class AsyncClient:
                 request = documents_pb2.ListDocumentsRequest(
                     collection=collection,
                     filter=None if where is None else conversions.filter_to_proto(where),
-                    page_size=_given(page_size, "page_size"),
+                    page_size=given(page_size, "page_size"),
                     page_token=token,
                     view=documents_pb2.DocumentView(omit_text=omit_text, omit_metadata=omit_metadata),
                 )
@@ -230,9 +247,15 @@ class AsyncClient:
         limit: int | None = None,
         mode: SearchMode | None = None,
         depth: int | None = None,
+        depth_policy: DepthPolicy | None = None,
+        budget: float | None = None,
+        effort: Effort | None = None,
+        require_rerank: bool = False,
         where: Filter | None = None,
         omit_text: bool = False,
         omit_metadata: bool = False,
+        retrieval: RetrievalKind | None = None,
+        fusion: RankFusion | None = None,
         ef: int | None = None,
         exact: bool = False,
         ranking_policy: RankingPolicy | None = None,
@@ -243,31 +266,62 @@ class AsyncClient:
     ) -> SearchResult:
         """Finds the documents that answer a query.
 
-        `limit`: hits to return, 1 to 1,000, by default 10. `mode`: which stages answer, by default TWO_STAGE. `depth`:
-        candidates to rerank, 1 to 1,000, by default 100. `where`: only documents that satisfy it. `ef`: candidates that
-        HNSW considers, 1 to 4,096. `exact`: compare with every vector instead. `ranking_policy` and `mixing`: how
-        reranked candidates are ordered, by default as the reranker's model recommends. `min_retrieval_score` leaves
-        candidates out before reranking, `min_rerank_score` reranked hits after it.
+        `limit`: hits to return, 1 to 1,000, by default 10. `mode`: which stages answer, by default AUTO. `depth`:
+        candidates to rerank, 1 to 1,000, by default 100; `depth_policy`: whether that is a wish or a floor.
+        `budget`: seconds within which the answer is wanted, 0.001 to 3,600: reranking stops in time for it, and
+        `degradations` say so; by default `timeout` is the only bound. `effort`: ECONOMY stops when the first hits have
+        settled. `require_rerank`: raise Unavailable or DeadlineExceeded rather than return an order without the
+        reranker. `where`: only documents that satisfy it. `retrieval`: what the first stage looks at, by default HYBRID
+        where the collection has BM25, else DENSE; `fusion`: how HYBRID fuses. `ef`: candidates that HNSW considers, 1
+        to 4,096. `exact`: compare with every vector instead. `ranking_policy` and `mixing`: how reranked candidates are
+        ordered, by default as the reranker's model recommends. `min_retrieval_score` leaves out, before reranking, what
+        vectors found and is less similar; `min_rerank_score` reranked hits after it.
         """
         with self._building():
-            request = search_pb2.SearchRequest(
-                collection=collection,
-                query=query,
-                limit=_given(limit, "limit"),
-                depth=_given(depth, "depth"),
-                filter=None if where is None else conversions.filter_to_proto(where),
-                view=documents_pb2.DocumentView(omit_text=omit_text, omit_metadata=omit_metadata),
-                retrieval=search_pb2.RetrievalOptions(ef=_given(ef, "ef"), exact=exact),
-                mixing=None if mixing is None else conversions.mixing_to_proto(mixing),
+            request = search_request(
+                collection,
+                query,
+                limit=limit,
+                mode=mode,
+                depth=depth,
+                depth_policy=depth_policy,
+                budget=budget,
+                effort=effort,
+                require_rerank=require_rerank,
+                where=where,
+                omit_text=omit_text,
+                omit_metadata=omit_metadata,
+                retrieval=retrieval,
+                fusion=fusion,
+                ef=ef,
+                exact=exact,
+                ranking_policy=ranking_policy,
+                mixing=mixing,
                 min_retrieval_score=min_retrieval_score,
                 min_rerank_score=min_rerank_score,
             )
-            if mode is not None:
-                request.mode = conversions.enum_to_proto(SearchMode(mode))
-            if ranking_policy is not None:
-                request.ranking_policy = conversions.enum_to_proto(RankingPolicy(ranking_policy))
         response = await self._answer(lambda stub: stub.Search, request, timeout=timeout)
         return conversions.search_result_from_proto(response)
+
+    async def stream_search(
+        self, collection: str, query: str, *, timeout: float | None = None, **options: Unpack[SearchOptions]
+    ) -> AsyncGenerator[SearchState, None]:
+        """Searches, and yields the order of retrieval at once, then every better one as the reranker scores.
+
+        The last state is marked final and is what `search` would have returned. `options` are the arguments of
+        `search`. Closing the generator stops the search.
+        """
+        with self._building():
+            request = search_pb2.StreamSearchRequest(search=search_request(collection, query, **options))
+        left = _finite(self.config.timeout_seconds if timeout is None else timeout)
+        call = self._connected().StreamSearch(request, timeout=left)
+        try:
+            with self._faults(left):
+                async for response in call:
+                    result = conversions.search_result_from_proto(response.result)
+                    yield SearchState(result=result, final=response.final)
+        finally:
+            call.cancel()
 
     def _connected(self) -> SearchServiceAsyncStub:
         if self._closed:
@@ -334,15 +388,6 @@ class AsyncClient:
             yield
         except (ValueError, UnicodeEncodeError) as error:
             raise InvalidArgument(f"the request cannot be sent: {error}", reason="NOT_REPRESENTABLE") from error
-
-
-def _given(value: int | None, name: str) -> int:
-    """A number for a field whose 0 means the default; a 0 that the caller meant is refused instead."""
-    if value is None:
-        return 0
-    if value == 0:
-        raise InvalidArgument(f"{name} is 0; it must be at least 1", field=name, reason="OUT_OF_RANGE")
-    return value
 
 
 def _finite(timeout: float | None) -> float | None:

@@ -73,6 +73,17 @@ class HnswConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LexicalConfig:
+    """How documents are indexed for BM25: title and text together, whole."""
+
+    language: str = ""
+    """The language whose stop words and word endings are taken off, by its English name: "english", "german"; "none"
+    takes nothing off. Empty: English."""
+    average_words: int = 0
+    """Words of a usual document, 1 to 1,000,000, stop words left out: in longer ones a word counts less. 0: 128."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Collection:
     """A collection: documents under one bi-encoder."""
 
@@ -100,3 +111,5 @@ class Collection:
     """Free text for people."""
     create_time: datetime | None
     """When it was made, in UTC."""
+    lexical: LexicalConfig | None
+    """How its documents are indexed for BM25; None: it has vectors alone."""

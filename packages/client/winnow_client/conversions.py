@@ -10,15 +10,27 @@ from google.protobuf import timestamp_pb2
 
 from winnow.search.v1 import collections_pb2, documents_pb2, search_pb2
 from winnow_client import filters
-from winnow_client.collections import Collection, HnswConfig, IndexState, MetadataField, MetadataType, Similarity
+from winnow_client.collections import (
+    Collection,
+    HnswConfig,
+    IndexState,
+    LexicalConfig,
+    MetadataField,
+    MetadataType,
+    Similarity,
+)
 from winnow_client.documents import Acknowledgement, Document, IngestOutcome, StoredDocument
 from winnow_client.metadata import from_struct, to_struct
 from winnow_client.searching import (
     Degradation,
     DegradationKind,
+    DepthPolicy,
+    Effort,
     Hit,
+    RankFusion,
     RankingPolicy,
     RankMixing,
+    RetrievalKind,
     SearchMode,
     SearchResult,
     SearchTiming,
@@ -35,7 +47,10 @@ ENUMS: dict[type[StrEnum], tuple[Any, str]] = {
     IndexState: (collections_pb2.IndexState, "INDEX_STATE_"),
     IngestOutcome: (documents_pb2.IngestOutcome, "INGEST_OUTCOME_"),
     SearchMode: (search_pb2.SearchMode, "SEARCH_MODE_"),
+    RetrievalKind: (search_pb2.RetrievalKind, "RETRIEVAL_KIND_"),
     RankingPolicy: (search_pb2.RankingPolicy, "RANKING_POLICY_"),
+    DepthPolicy: (search_pb2.DepthPolicy, "DEPTH_POLICY_"),
+    Effort: (search_pb2.Effort, "EFFORT_"),
     DegradationKind: (search_pb2.DegradationKind, "DEGRADATION_KIND_"),
 }
 """Each enum of ours, the contract's, and the contract's prefix. UNKNOWN stands for unspecified and for newer ones."""
@@ -136,6 +151,16 @@ def hnsw_from_proto(message: collections_pb2.HnswConfig) -> HnswConfig:
     return HnswConfig(m=message.m, ef_construct=message.ef_construct)
 
 
+def lexical_to_proto(config: LexicalConfig) -> collections_pb2.LexicalConfig:
+    """A BM25 configuration as its message."""
+    return collections_pb2.LexicalConfig(language=config.language, average_words=config.average_words)
+
+
+def lexical_from_proto(message: collections_pb2.LexicalConfig) -> LexicalConfig:
+    """A BM25 configuration."""
+    return LexicalConfig(language=message.language, average_words=message.average_words)
+
+
 def collection_from_proto(message: collections_pb2.Collection) -> Collection:
     """A collection."""
     return Collection(
@@ -151,7 +176,18 @@ def collection_from_proto(message: collections_pb2.Collection) -> Collection:
         hnsw=hnsw_from_proto(message.hnsw),
         description=message.description,
         create_time=time_from_proto(message, "create_time"),
+        lexical=lexical_from_proto(message.lexical) if message.HasField("lexical") else None,
     )
+
+
+def fusion_to_proto(fusion: RankFusion) -> search_pb2.RankFusion:
+    """A fusion as its message."""
+    return search_pb2.RankFusion(k=fusion.k, dense_weight=fusion.dense_weight, lexical_weight=fusion.lexical_weight)
+
+
+def fusion_from_proto(message: search_pb2.RankFusion) -> RankFusion:
+    """A fusion."""
+    return RankFusion(k=message.k, dense_weight=message.dense_weight, lexical_weight=message.lexical_weight)
 
 
 def mixing_to_proto(mixing: RankMixing) -> search_pb2.RankMixing:
@@ -207,12 +243,19 @@ def search_result_from_proto(message: search_pb2.SearchResponse) -> SearchResult
         reranked_count=message.reranked_count,
         timing=timing_from_proto(message.timing),
         degradations=tuple(
-            Degradation(kind=enum_from_proto(d.kind, DegradationKind), reason=d.reason, message=d.message)
+            Degradation(
+                kind=enum_from_proto(d.kind, DegradationKind),
+                reason=d.reason,
+                message=d.message,
+                affected_count=d.affected_count,
+            )
             for d in message.degradations
         ),
         embedder_fingerprint=message.embedder_fingerprint,
         reranker_fingerprint=message.reranker_fingerprint,
         mixing=mixing_from_proto(message.mixing) if message.HasField("mixing") else None,
+        retrieval_kind=enum_from_proto(message.retrieval_kind, RetrievalKind),
+        planned_depth=message.planned_depth,
     )
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TypedDict
 
 from winnow_client.documents import Document
+from winnow_client.filters import Filter
 
 
 class SearchMode(StrEnum):
@@ -14,15 +16,28 @@ class SearchMode(StrEnum):
     UNKNOWN = "unknown"
     """The gateway said something that this version does not know."""
     RETRIEVE = "retrieve"
-    """Vectors alone."""
+    """The first stage alone: vectors, or vectors and BM25."""
     TWO_STAGE = "two-stage"
-    """Vectors find the candidates, the cross-encoder orders them."""
+    """The first stage finds the candidates, the cross-encoder orders them."""
     EXHAUSTIVE = "exhaustive"
     """The cross-encoder over every document of a small collection."""
     LEXICAL = "lexical"
-    """BM25 alone."""
+    """BM25 alone; for collections that have it."""
     AUTO = "auto"
     """The gateway chooses, and says which and why."""
+
+
+class RetrievalKind(StrEnum):
+    """What the first stage looks at."""
+
+    UNKNOWN = "unknown"
+    """The gateway said something that this version does not know."""
+    DENSE = "dense"
+    """Vectors alone."""
+    HYBRID = "hybrid"
+    """Vectors and BM25, their ranks fused; for collections that have BM25."""
+    LEXICAL = "lexical"
+    """BM25 alone. Only ever answered: what asks for it is the mode LEXICAL."""
 
 
 class RankingPolicy(StrEnum):
@@ -34,6 +49,28 @@ class RankingPolicy(StrEnum):
     """By the reranker's score alone."""
     MIXED = "mixed"
     """By ranks of both stages mixed."""
+
+
+class DepthPolicy(StrEnum):
+    """What a depth means where time is short."""
+
+    UNKNOWN = "unknown"
+    """The gateway said something that this version does not know."""
+    WISH = "wish"
+    """As many as the time allows, up to the depth."""
+    FLOOR = "floor"
+    """At least the depth; refused before any work if the time cannot pay it."""
+
+
+class Effort(StrEnum):
+    """How much reranking is worth."""
+
+    UNKNOWN = "unknown"
+    """The gateway said something that this version does not know."""
+    FULL = "full"
+    """Rerank down to the planned depth."""
+    ECONOMY = "economy"
+    """Stop earlier when the first hits have not changed over several batches."""
 
 
 class DegradationKind(StrEnum):
@@ -51,6 +88,21 @@ class DegradationKind(StrEnum):
     """Part of the index did not answer."""
     QUERY_TRUNCATED = "query-truncated"
     """The query was longer than a model reads, and was cut."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankFusion:
+    """Fusion of the order by vectors and the order by BM25, by weighted reciprocal ranks.
+
+    Each order gives a document 1 / (rank / weight + k - 1), ranks from 1; an order that did not find it gives nothing.
+    """
+
+    k: int
+    """The constant k, 1 to 1,000,000: the larger, the less the first ranks stand out."""
+    dense_weight: float
+    """Weight of the order by vectors, above 0."""
+    lexical_weight: float
+    """Weight of the order by BM25, above 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,6 +180,8 @@ class Degradation:
     """A stable code in capitals, for machines."""
     message: str
     """One sentence for a person."""
+    affected_count: int = 0
+    """How much it concerns: candidates not reranked, tokens cut; 0 where that says nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,7 +189,7 @@ class SearchResult:
     """The answer to a search, and how it came about."""
 
     hits: tuple[Hit, ...]
-    """The hits, best first. Reranked ones come before those that were not."""
+    """The hits, best first, by scores that never rise. Reranked ones come before those that were not."""
     mode: SearchMode
     """The mode that ran."""
     mode_reason: str
@@ -149,8 +203,45 @@ class SearchResult:
     degradations: tuple[Degradation, ...]
     """In what the answer is less than what was asked for; empty when all went to plan."""
     embedder_fingerprint: str
-    """Fingerprint of the model that embedded the query."""
+    """Fingerprint of the model that embedded the query; empty if none did."""
     reranker_fingerprint: str
     """Fingerprint of the model that reranked; empty if nothing was."""
     mixing: RankMixing | None
     """The mixing that ordered the reranked hits; None if the reranker's score alone did, or nothing was reranked."""
+    retrieval_kind: RetrievalKind
+    """What the first stage looked at: `retrieval.score` of the hits is a similarity, a BM25 score, or a fused one."""
+    planned_depth: int
+    """Candidates that the gateway meant to rerank."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchState:
+    """One state of a search that is watched."""
+
+    result: SearchResult
+    """The order so far; of texts that are very long it has the beginning until it is final."""
+    final: bool
+    """True for the last: this is what `search` would have returned."""
+
+
+class SearchOptions(TypedDict, total=False):
+    """What a search can be told, beside where and what to look for; the arguments of `search`."""
+
+    limit: int | None
+    mode: SearchMode | None
+    depth: int | None
+    depth_policy: DepthPolicy | None
+    budget: float | None
+    effort: Effort | None
+    require_rerank: bool
+    where: Filter | None
+    omit_text: bool
+    omit_metadata: bool
+    retrieval: RetrievalKind | None
+    fusion: RankFusion | None
+    ef: int | None
+    exact: bool
+    ranking_policy: RankingPolicy | None
+    mixing: RankMixing | None
+    min_retrieval_score: float | None
+    min_rerank_score: float | None

@@ -100,6 +100,7 @@ class Client:
     list_documents = _blocking_iteration(AsyncClient.list_documents)
     delete_documents = _blocking(AsyncClient.delete_documents)
     search = _blocking(AsyncClient.search)
+    stream_search = _blocking_iteration(AsyncClient.stream_search)
 
 
 def _shut(client: AsyncClient, thread: LoopThread) -> None:

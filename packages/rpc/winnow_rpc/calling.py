@@ -7,6 +7,7 @@ they stay inside the caller's deadline and stop when a server says so.
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,9 @@ from typing import Any
 import grpc
 
 from winnow_rpc import telemetry
+from winnow_rpc.faults import InvalidArgument
+
+_LARGEST_PORT = 65_535
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +37,9 @@ class ChannelSettings:
     """How to reach a service."""
 
     target: str
-    """gRPC target: "host:port", or "dns:///name:port" for all addresses of a name."""
+    """Where it is: "host:port"; several replicas, "host:port,host:port"; or "dns:///name:port" for all addresses of a
+    name. Calls go round them in turn. A replica that cannot be reached is left out, and comes back within a second of
+    its return."""
     idempotent: Mapping[str, Sequence[str]]
     """Full service name → its methods that may be repeated without harm; only these are retried."""
     retries: Retries = Retries()
@@ -60,10 +66,36 @@ def service_config(settings: ChannelSettings) -> str:
     return json.dumps(config)
 
 
+def grpc_target(addresses: str) -> str:
+    """The gRPC target of one address, as it is, or of several "host:port" joined by commas.
+
+    Names in a list are looked up here, once; only "dns:///name:port" follows what a name comes to mean. Raises
+    InvalidArgument for a list that holds anything else, or hosts that have no IP version in common.
+    """
+    parts = [part.strip() for part in addresses.split(",")]
+    if len(parts) == 1:
+        return addresses.strip()
+    found: dict[str, list[str]] = {"ipv4": [], "ipv6": []}
+    for part in parts:
+        host, _, port = part.rpartition(":")
+        if not host or not port.isdecimal() or int(port) > _LARGEST_PORT or "/" in host:
+            raise InvalidArgument(f"{part!r} in {addresses!r} is not host:port", reason="BAD_ADDRESS")
+        try:
+            resolved = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM)
+        except OSError as error:
+            raise InvalidArgument(f"the host of {part!r} is not known: {error}", reason="BAD_ADDRESS") from error
+        for family, scheme, form in ((socket.AF_INET, "ipv4", "{}:{}"), (socket.AF_INET6, "ipv6", "[{}]:{}")):
+            found[scheme] += [form.format(*entry[4][:2]) for entry in resolved if entry[0] == family][:1]
+    for scheme, known in found.items():
+        if len(known) == len(parts):
+            return f"{scheme}:{','.join(dict.fromkeys(known))}"
+    raise InvalidArgument(f"the hosts of {addresses!r} have no IP version in common", reason="BAD_ADDRESS")
+
+
 def open_channel(settings: ChannelSettings) -> grpc.aio.Channel:
     """A channel for asyncio. It connects on first use and reconnects by itself; close it when done."""
     return grpc.aio.insecure_channel(
-        settings.target,
+        grpc_target(settings.target),
         options=[
             ("grpc.max_receive_message_length", settings.max_message_bytes),
             ("grpc.max_send_message_length", settings.max_message_bytes),

@@ -63,6 +63,7 @@ def _single(behaviour: Any, method: str, offered: str | None) -> Any:
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
         watch = _Watch(method, offered, context)
         try:
+            _refuse_expired(context)
             response = await behaviour(request, context)
         except BaseException as error:
             await watch.failed(error)
@@ -77,6 +78,7 @@ def _streaming(behaviour: Any, method: str, offered: str | None) -> Any:
     async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
         watch = _Watch(method, offered, context)
         try:
+            _refuse_expired(context)
             # Closed at once when the caller goes away, not when the garbage collector comes by.
             async with contextlib.aclosing(behaviour(request, context)) as responses:
                 async for response in responses:
@@ -87,6 +89,13 @@ def _streaming(behaviour: Any, method: str, offered: str | None) -> Any:
         watch.succeeded()
 
     return call
+
+
+def _refuse_expired(context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    """No work is done for a caller whose time was up before his call got here."""
+    left = context.time_remaining()
+    if left is not None and left <= 0:
+        raise faults.DeadlineExceeded("the caller's deadline had passed when the call arrived", reason="DEADLINE")
 
 
 class _Watch:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from winnow.search.v1 import search_service_pb2, search_service_pb2_grpc
+from winnow_gateway.admission import AdmissionSettings
+from winnow_gateway.breaking import BreakerSettings
 from winnow_gateway.catalog import Catalog
 from winnow_gateway.embedder_client import GrpcEmbedder
 from winnow_gateway.ingesting import IngestLimits
 from winnow_gateway.qdrant_index import QdrantIndex
 from winnow_gateway.reranker_client import GrpcReranker
-from winnow_gateway.searching import Searcher
+from winnow_gateway.searching import Searcher, SearchSettings
 from winnow_gateway.servicer import SearchServicer
 from winnow_gateway.settings import GatewaySettings
 from winnow_rpc.serving import Service, run, serve
@@ -38,7 +40,9 @@ def compose(settings: GatewaySettings) -> Service:
     catalog = Catalog(index=index, embedder=embedder, cache_seconds=settings.model_cache_seconds)
     servicer = SearchServicer(
         catalog=catalog,
-        searcher=Searcher(catalog=catalog, embedder=embedder, reranker=reranker, index=index),
+        searcher=Searcher(
+            catalog=catalog, embedder=embedder, reranker=reranker, index=index, settings=search_settings(settings)
+        ),
         embedder=embedder,
         index=index,
         ingest_limits=IngestLimits(
@@ -65,6 +69,23 @@ def compose(settings: GatewaySettings) -> Service:
         service_names=[search_service_pb2.DESCRIPTOR.services_by_name["SearchService"].full_name],
         probe=probe,
         close=close,
+    )
+
+
+def search_settings(settings: GatewaySettings) -> SearchSettings:
+    """How searches spend their time, from the settings."""
+    return SearchSettings(
+        margin_seconds=settings.answer_margin_millis / 1000,
+        admission=AdmissionSettings(
+            max_searches=settings.max_searches,
+            max_work_seconds=settings.max_work_seconds,
+            sharing=settings.search_sharing,
+        ),
+        breaker=BreakerSettings(
+            failures=settings.breaker_failures,
+            first_pause_seconds=settings.breaker_pause_seconds / 4,
+            longest_pause_seconds=settings.breaker_pause_seconds,
+        ),
     )
 
 

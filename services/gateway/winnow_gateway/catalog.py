@@ -6,7 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from winnow_gateway.collections import Collection, CollectionSpec, EmbedderModel, HnswConfig, MetadataField
+from winnow_gateway.collections import (
+    Collection,
+    CollectionSpec,
+    EmbedderModel,
+    HnswConfig,
+    LexicalConfig,
+    MetadataField,
+)
 from winnow_gateway.ports import Embedder, Index
 from winnow_rpc.faults import FailedPrecondition, NotFound
 
@@ -39,17 +46,28 @@ class Catalog:
         self._embedder = embedder
         self._cache_seconds = cache_seconds
         self._clock = clock
-        self._specs: dict[str, tuple[float, CollectionSpec]] = {}
+        self._known: dict[str, tuple[float, Collection]] = {}
 
     async def create(
-        self, name: str, *, description: str, metadata_fields: Sequence[MetadataField], hnsw: HnswConfig
+        self,
+        name: str,
+        *,
+        description: str,
+        metadata_fields: Sequence[MetadataField],
+        hnsw: HnswConfig,
+        lexical: LexicalConfig | None,
     ) -> Collection:
         """Makes a collection bound to the model that the embedder serves now."""
         embedder = await self._embedder.model()
         spec = CollectionSpec(
-            name=name, embedder=embedder, description=description, metadata_fields=metadata_fields, hnsw=hnsw
+            name=name,
+            embedder=embedder,
+            description=description,
+            metadata_fields=metadata_fields,
+            hnsw=hnsw,
+            lexical=lexical,
         )
-        self._specs.pop(name, None)
+        self._known.pop(name, None)
         return await self._index.create_collection(spec)
 
     async def get(self, name: str) -> Collection:
@@ -71,23 +89,28 @@ class Catalog:
 
     async def delete(self, name: str) -> int:
         """Deletes a collection; returns how many documents were in it."""
-        self._specs.pop(name, None)
+        self._known.pop(name, None)
         collection = await self._index.collection(name)
         await self._index.delete_collection(name)
         return collection.document_count
 
     async def spec(self, name: str) -> CollectionSpec:
         """What a collection is made from, at most `cache_seconds` old. NotFound if there is none."""
-        known = self._specs.get(name)
-        if known and self._clock() - known[0] < self._cache_seconds:
+        return (await self.recent(name)).spec
+
+    async def recent(self, name: str, *, fresh: bool = False) -> Collection:
+        """A collection as it was at most `cache_seconds` ago; `fresh`: as it is now. NotFound if there is none."""
+        known = self._known.get(name)
+        if known and not fresh and self._clock() - known[0] < self._cache_seconds:
             return known[1]
         collection = await self._index.collection(name)
-        self._specs[name] = (self._clock(), collection.spec)
-        return collection.spec
+        self._known[name] = (self._clock(), collection)
+        return collection
 
     def forget(self, name: str) -> None:
-        """Drops what is remembered of a collection, after the index said that it is not what we thought."""
-        self._specs.pop(name, None)
+        """Drops what is remembered of a collection, after the index said that it is not what we thought, or after
+        writes."""
+        self._known.pop(name, None)
 
     async def require_served(self, spec: CollectionSpec) -> EmbedderModel:
         """The embedder's model, once it is sure to be the one that fills the collection; else FailedPrecondition."""

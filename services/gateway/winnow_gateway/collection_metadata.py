@@ -10,6 +10,7 @@ from winnow_gateway.collections import (
     CollectionSpec,
     EmbedderModel,
     HnswConfig,
+    LexicalConfig,
     MetadataField,
     MetadataType,
     Similarity,
@@ -19,11 +20,17 @@ KEY = "winnow"
 """Key of our part in the collection's metadata; a collection without it is not ours."""
 
 
+_DENSE_ONLY, _WITH_LEXICAL = 1, 2
+"""Versions of our part. A gateway that knows nothing of BM25 would write documents without it; to that gateway a
+collection that has BM25 is not ours."""
+
+
 def write_spec(spec: CollectionSpec, *, created: datetime) -> dict[str, Any]:
     """The metadata of a collection."""
+    lexical = {"lexical": _write_lexical(spec.lexical)} if spec.lexical else {}
     return {
         KEY: {
-            "version": 1,
+            "version": _WITH_LEXICAL if lexical else _DENSE_ONLY,
             "created": created.isoformat(),
             "description": spec.description,
             "embedder": {
@@ -34,6 +41,7 @@ def write_spec(spec: CollectionSpec, *, created: datetime) -> dict[str, Any]:
             },
             "metadata_fields": [{"key": field.key, "type": field.type.value} for field in spec.metadata_fields],
             "hnsw": {"m": spec.hnsw.m, "ef_construct": spec.hnsw.ef_construct},
+            **lexical,
         }
     }
 
@@ -41,7 +49,7 @@ def write_spec(spec: CollectionSpec, *, created: datetime) -> dict[str, Any]:
 def read_spec(name: str, metadata: Mapping[str, Any]) -> tuple[CollectionSpec, datetime] | None:
     """The inverse of `write_spec`, and when the collection was made; None if the collection is not ours."""
     ours = metadata.get(KEY)
-    if not isinstance(ours, Mapping) or ours.get("version") != 1:
+    if not isinstance(ours, Mapping) or ours.get("version") not in (_DENSE_ONLY, _WITH_LEXICAL):
         return None
     embedder = ours["embedder"]
     spec = CollectionSpec(
@@ -57,5 +65,14 @@ def read_spec(name: str, metadata: Mapping[str, Any]) -> tuple[CollectionSpec, d
             MetadataField(field["key"], MetadataType(field["type"])) for field in ours["metadata_fields"]
         ),
         hnsw=HnswConfig(m=int(ours["hnsw"]["m"]), ef_construct=int(ours["hnsw"]["ef_construct"])),
+        lexical=_read_lexical(ours["lexical"]) if "lexical" in ours else None,
     )
     return spec, datetime.fromisoformat(ours["created"])
+
+
+def _write_lexical(lexical: LexicalConfig) -> dict[str, Any]:
+    return {"language": lexical.language, "average_words": lexical.average_words}
+
+
+def _read_lexical(ours: Mapping[str, Any]) -> LexicalConfig:
+    return LexicalConfig(language=ours["language"], average_words=int(ours["average_words"]))

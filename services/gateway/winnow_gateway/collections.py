@@ -62,6 +62,29 @@ class EmbedderModel:
 
 
 @dataclass(frozen=True, slots=True)
+class LexicalConfig:
+    """How documents are indexed for BM25."""
+
+    language: str = "english"
+    """Whose stop words and word endings are taken off, one of LANGUAGES; "none": nothing is."""
+    average_words: int = 128
+    """Words of a usual document, stop words left out. Chosen on judged sets: docs/decisions/0011."""
+
+
+NO_LANGUAGE = "none"
+"""Takes nothing off."""
+LANGUAGES = frozenset(
+    (
+        *("arabic", "azerbaijani", "basque", "bengali", "catalan", "chinese", "danish", "dutch", "english", "finnish"),
+        *("french", "german", "greek", "hebrew", "hinglish", "hungarian", "indonesian", "italian", "japanese"),
+        *("kazakh", "nepali", "norwegian", "portuguese", "romanian", "russian", "slovene", "spanish", "swedish"),
+        *("tajik", "turkish"),
+    )
+)
+"""Languages whose stop words the index knows."""
+
+
+@dataclass(frozen=True, slots=True)
 class CollectionSpec:
     """What a collection is made from."""
 
@@ -70,6 +93,8 @@ class CollectionSpec:
     description: str = ""
     metadata_fields: Sequence[MetadataField] = ()
     hnsw: HnswConfig = HnswConfig()
+    lexical: LexicalConfig | None = None
+    """None: it has vectors alone, as those made before there was BM25."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,27 +1,29 @@
-"""Messages of the search contract to our values and back."""
+"""Messages of the search contract to our values and back; those of searches are in `search_conversion`."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
-from enum import Enum
-from typing import TypeVar, cast
+from typing import cast
 
 from google.protobuf import struct_pb2, timestamp_pb2
 
-from winnow.search.v1 import collections_pb2, documents_pb2, search_pb2
-from winnow_gateway import planning, validation
-from winnow_gateway.collections import Collection, HnswConfig, IndexState, MetadataField, MetadataType, Similarity
+from winnow.search.v1 import collections_pb2, documents_pb2
+from winnow_gateway import validation
+from winnow_gateway.collections import (
+    Collection,
+    HnswConfig,
+    IndexState,
+    LexicalConfig,
+    MetadataField,
+    MetadataType,
+    Similarity,
+)
 from winnow_gateway.documents import WHOLE_DOCUMENT, Document, DocumentView, Json
 from winnow_gateway.filters import Condition, Exists, Filter, HasId, Match, Range, TimeRange
 from winnow_gateway.ingesting import Acknowledgement, Outcome
-from winnow_gateway.ordering import Mixing, StagePlace
-from winnow_gateway.planning import SearchMode
-from winnow_gateway.searching import DegradationKind, Hit, RankingPolicy, SearchOutcome, SearchQuery
 from winnow_rpc.faults import InvalidArgument
 from winnow_rpc.status import status_of
-
-_E = TypeVar("_E", bound=Enum)
 
 # Up to here every whole number has a double of its own, so a double that is whole was meant as an integer.
 _EXACT = 2.0**53
@@ -49,19 +51,6 @@ OUTCOMES = {
     Outcome.UNCHANGED: documents_pb2.INGEST_OUTCOME_UNCHANGED,
     Outcome.REFUSED: documents_pb2.INGEST_OUTCOME_REFUSED,
 }
-MODES = {
-    SearchMode.RETRIEVE: search_pb2.SEARCH_MODE_RETRIEVE,
-    SearchMode.TWO_STAGE: search_pb2.SEARCH_MODE_TWO_STAGE,
-    SearchMode.EXHAUSTIVE: search_pb2.SEARCH_MODE_EXHAUSTIVE,
-    SearchMode.LEXICAL: search_pb2.SEARCH_MODE_LEXICAL,
-    SearchMode.AUTO: search_pb2.SEARCH_MODE_AUTO,
-}
-POLICIES = {
-    RankingPolicy.RECOMMENDED: search_pb2.RANKING_POLICY_UNSPECIFIED,
-    RankingPolicy.RERANKER: search_pb2.RANKING_POLICY_RERANKER,
-    RankingPolicy.MIXED: search_pb2.RANKING_POLICY_MIXED,
-}
-DEGRADATIONS = {DegradationKind.QUERY_TRUNCATED: search_pb2.DEGRADATION_KIND_QUERY_TRUNCATED}
 
 
 def read_document(message: documents_pb2.Document, *, field: str) -> Document:
@@ -199,6 +188,23 @@ def read_hnsw(message: collections_pb2.HnswConfig) -> HnswConfig:
     return validation.checked_hnsw(HnswConfig(message.m or default.m, message.ef_construct or default.ef_construct))
 
 
+def read_lexical(message: collections_pb2.CreateCollectionRequest) -> LexicalConfig | None:
+    """How to index for BM25, checked; what is not said is the default. None: not at all."""
+    if message.without_lexical:
+        if message.HasField("lexical"):
+            raise InvalidArgument(
+                "lexical says how to index for BM25, and without_lexical not to",
+                field="lexical",
+                reason="CONTRADICTION",
+            )
+        return None
+    default = LexicalConfig()
+    lexical = message.lexical
+    return validation.checked_lexical(
+        LexicalConfig(lexical.language or default.language, lexical.average_words or default.average_words)
+    )
+
+
 def write_collection(collection: Collection) -> collections_pb2.Collection:
     """A collection as it stands."""
     spec = collection.spec
@@ -218,6 +224,9 @@ def write_collection(collection: Collection) -> collections_pb2.Collection:
         hnsw=collections_pb2.HnswConfig(m=spec.hnsw.m, ef_construct=spec.hnsw.ef_construct),
         description=spec.description,
     )
+    if spec.lexical:
+        message.lexical.language = spec.lexical.language
+        message.lexical.average_words = spec.lexical.average_words
     message.create_time.FromDatetime(collection.created)
     return message
 
@@ -231,103 +240,3 @@ def write_acknowledgement(acknowledged: Acknowledgement) -> documents_pb2.Ingest
         refusal=status_of(acknowledged.refusal) if acknowledged.refusal else None,
         dropped_token_count=acknowledged.dropped_token_count,
     )
-
-
-def read_search(message: search_pb2.SearchRequest, *, timeout: float | None) -> SearchQuery:
-    """A search request, checked."""
-    limit = validation.checked_count(
-        message.limit, field="limit", default=planning.DEFAULT_LIMIT, maximum=planning.MAX_LIMIT
-    )
-    depth = validation.checked_count(
-        message.depth, field="depth", default=planning.DEFAULT_DEPTH, maximum=planning.MAX_DEPTH
-    )
-    ef = message.retrieval.ef
-    minima = {
-        name: validation.checked_score(getattr(message, name), field=name) if message.HasField(name) else None
-        for name in ("min_retrieval_score", "min_rerank_score")
-    }
-    return SearchQuery(
-        collection=validation.checked_collection_name(message.collection),
-        query=validation.checked_query(message.query),
-        limit=limit,
-        depth=depth,
-        mode=_named(MODES, message.mode, field="mode") if message.mode else None,
-        filter=read_filter(message.filter),
-        view=read_view(message.view),
-        ef=validation.checked_count(ef, field="retrieval.ef", default=1, maximum=4096) if ef else None,
-        exact=message.retrieval.exact,
-        policy=_named(POLICIES, message.ranking_policy, field="ranking_policy"),
-        mixing=_read_mixing(message.mixing) if message.HasField("mixing") else None,
-        timeout=timeout,
-        **minima,
-    )
-
-
-def _named(table: Mapping[_E, int], number: int, *, field: str) -> _E:
-    for value, known in table.items():
-        if known == number:
-            return value
-    raise InvalidArgument(f"{field} has the unknown value {number}", field=field, reason="UNKNOWN_VALUE")
-
-
-def _read_mixing(message: search_pb2.RankMixing) -> Mixing:
-    if not (1 <= message.k < float("inf")):
-        raise InvalidArgument(f"mixing.k is {message.k}: at least 1", field="mixing.k", reason="OUT_OF_RANGE")
-    for name, least_allowed in (("retrieval_weight", True), ("rerank_weight", False)):
-        weight = getattr(message, name)
-        if not (0 <= weight < float("inf")) or (weight == 0 and not least_allowed):
-            bound = "0 or more" if least_allowed else "above 0"
-            raise InvalidArgument(f"mixing.{name} is {weight}: {bound}", field=f"mixing.{name}", reason="OUT_OF_RANGE")
-    return Mixing(message.k, message.retrieval_weight, message.rerank_weight)
-
-
-def write_search(outcome: SearchOutcome, view: DocumentView) -> search_pb2.SearchResponse:
-    """The answer to a search."""
-    timing = outcome.timing
-    response = search_pb2.SearchResponse(
-        hits=[_write_hit(hit, rank, view) for rank, hit in enumerate(outcome.hits, start=1)],
-        mode=MODES[outcome.mode],
-        mode_reason=outcome.mode_reason,
-        candidate_count=outcome.candidate_count,
-        reranked_count=outcome.reranked_count,
-        timing=search_pb2.SearchTiming(
-            total_micros=timing.total_micros,
-            embed_micros=timing.embed_micros,
-            retrieve_micros=timing.retrieve_micros,
-            rerank_micros=timing.rerank_micros,
-            gateway_micros=timing.gateway_micros,
-            embed_inference_micros=timing.embed_inference_micros,
-            rerank_inference_micros=timing.rerank_inference_micros,
-            embed_token_count=timing.embed_token_count,
-            rerank_token_count=timing.rerank_token_count,
-        ),
-        degradations=[
-            search_pb2.Degradation(kind=DEGRADATIONS[each.kind], reason=each.reason, message=each.message)
-            for each in outcome.degradations
-        ],
-        embedder_fingerprint=outcome.embedder_fingerprint,
-        reranker_fingerprint=outcome.reranker_fingerprint,
-    )
-    if outcome.mixing:
-        response.mixing.CopyFrom(
-            search_pb2.RankMixing(
-                k=outcome.mixing.k,
-                retrieval_weight=outcome.mixing.retrieval_weight,
-                rerank_weight=outcome.mixing.rerank_weight,
-            )
-        )
-    return response
-
-
-def _write_hit(hit: Hit, rank: int, view: DocumentView) -> search_pb2.Hit:
-    return search_pb2.Hit(
-        document=write_document(hit.document, view),
-        rank=rank,
-        score=hit.place.score,
-        retrieval=_write_place(hit.place.retrieval),
-        rerank=_write_place(hit.place.rerank) if hit.place.rerank else None,
-    )
-
-
-def _write_place(place: StagePlace) -> search_pb2.StageResult:
-    return search_pb2.StageResult(score=place.score, rank=place.rank)

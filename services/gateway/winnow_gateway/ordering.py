@@ -7,6 +7,27 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
+class Fusion:
+    """Weighted reciprocal rank fusion of the order by vectors and the order by BM25, which the index does.
+
+    Each order gives a document 1 / (rank / weight + k - 1), ranks from 1, which is Qdrant's form; an order that did not
+    find it gives nothing. The defaults were chosen on judged sets: docs/decisions/0011.
+    """
+
+    k: int = 3
+    dense_weight: float = 3.0
+    lexical_weight: float = 1.0
+
+    def share(self, rank: int, weight: float) -> float:
+        """What an order of this weight gives the document at this rank."""
+        return 1 / (rank / weight + self.k - 1)
+
+
+DEFAULT_FUSION = Fusion()
+"""How orders are fused where nobody says otherwise."""
+
+
+@dataclass(frozen=True, slots=True)
 class Mixing:
     """Weighted reciprocal rank fusion of both stages' orders.
 
@@ -44,6 +65,18 @@ class Placed:
     """None if it was not reranked."""
 
 
+def scored_prefix(rerank_scores: Mapping[int, float], count: int) -> dict[int, float]:
+    """The scores of the first candidates up to the first, of `count`, that has none.
+
+    Batches that run side by side may end in another order than they began. What came out of turn must not go before a
+    better candidate whose score is still to come: that would sink it for no fault of its own.
+    """
+    length = 0
+    while length < count and length in rerank_scores:
+        length += 1
+    return {position: rerank_scores[position] for position in range(length)}
+
+
 def splice(
     retrieval_scores: Sequence[float],
     rerank_scores: Mapping[int, float],
@@ -56,6 +89,10 @@ def splice(
     `retrieval_scores` are in retrieval order; `rerank_scores` maps positions in it to scores. Ties keep the retrieval
     order, so the result is the same on every run. Reranked candidates under `min_rerank_score` are left out; those that
     were not reranked are not judged by it.
+
+    The score never rises down the list. Mixed, one that was not reranked gets what its retrieval rank gives it, which
+    is less than any of a reranked prefix has. By the reranker alone, its retrieval score is of another scale: all of
+    them are moved down together, by the least that keeps the first of them under the last reranked one.
     """
     retrieval = [StagePlace(score, rank) for rank, score in enumerate(retrieval_scores, start=1)]
     by_reranker = sorted(rerank_scores, key=lambda position: (-rerank_scores[position], position))
@@ -67,9 +104,31 @@ def splice(
         score = mixing.score(retrieval_rank=position + 1, rerank_rank=rank) if mixing else place.score
         reranked.append(Placed(position, score, retrieval[position], place))
     reranked.sort(key=lambda placed: (-placed.score, placed.position))
-    rest = [
-        Placed(position, place.score, place, None)
-        for position, place in enumerate(retrieval)
-        if position not in rerank_scores
+    rest = [place for position, place in enumerate(retrieval) if position not in rerank_scores]
+    scores = [
+        mixing.retrieval_weight / (mixing.k + place.rank) if mixing and reranked else place.score for place in rest
     ]
-    return reranked + rest
+    descent = max(0.0, scores[0] - reranked[-1].score) if scores and reranked else 0.0
+    return reranked + [
+        # The bound holds exactly, where the difference alone would be rounded.
+        Placed(place.rank - 1, min(score - descent, reranked[-1].score) if reranked else score, place, None)
+        for place, score in zip(rest, scores, strict=True)
+    ]
+
+
+class SettledTop:
+    """Tells when the first hits have stopped changing."""
+
+    def __init__(self, *, limit: int, batches: int) -> None:
+        """Settled: the first `limit` were the same, in the same order, after each of `batches` more batches."""
+        self._limit = limit
+        self._batches = batches
+        self._top: list[int] | None = None
+        self._unchanged = 0
+
+    def settled(self, placed: Sequence[Placed]) -> bool:
+        """Takes in the order after one more batch."""
+        top = [each.position for each in placed[: self._limit]]
+        self._unchanged = self._unchanged + 1 if top == self._top else 0
+        self._top = top
+        return self._unchanged >= self._batches

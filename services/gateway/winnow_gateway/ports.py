@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from winnow_gateway.collections import Collection, CollectionSpec, EmbedderModel
 from winnow_gateway.documents import Document, DocumentView, StoredDocument
 from winnow_gateway.filters import Filter
-from winnow_gateway.ordering import Mixing
+from winnow_gateway.ordering import Fusion, Mixing
+from winnow_rpc.faults import FailedPrecondition
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class Candidate:
     document: Document
     """As far as the view asked for; of a long text the head alone (`documents.split_text`)."""
     score: float
-    """Higher is nearer, whatever the measure: distances come negated."""
+    """Higher is better, whatever the measure: distances come negated."""
     head_only: bool = False
     """True if there is more of the text: `Index.texts` has it."""
 
@@ -80,6 +81,15 @@ class Page:
 
     documents: Sequence[Document]
     next_offset: str | None
+
+
+def no_lexical_index(collection: str) -> FailedPrecondition:
+    """The fault for a search by BM25 of a collection that has none."""
+    return FailedPrecondition(
+        f"collection {collection!r} has no BM25 index: it was made without one. Search it by vectors, or make it anew",
+        reason="NO_LEXICAL_INDEX",
+        metadata={"collection": collection},
+    )
 
 
 class Embedder(Protocol):
@@ -166,11 +176,13 @@ class Index(Protocol):
         """Deletes what satisfies the filter; returns how many did, once that is on disk."""
         ...
 
-    async def nearest(
+    async def retrieve(
         self,
         name: str,
-        vector: NDArray[np.float32],
         *,
+        vector: NDArray[np.float32] | None,
+        text: str | None,
+        fusion: Fusion,
         limit: int,
         filter_: Filter,
         view: DocumentView,
@@ -179,5 +191,10 @@ class Index(Protocol):
         exact: bool,
         timeout: float | None = None,
     ) -> Sequence[Candidate]:
-        """The nearest documents by falling score, ties by document id."""
+        """The best documents by falling score, ties by document id.
+
+        A `vector` alone: by similarity, at least `min_score` if that is given. A `text` alone: by BM25, for which
+        `min_score`, `ef` and `exact` mean nothing. Both: both orders fused at the root of one query; the three bear on
+        the order by vectors alone. A text needs a collection with BM25: FailedPrecondition, reason NO_LEXICAL_INDEX.
+        """
         ...

@@ -6,49 +6,27 @@ gateway can serve it. Each document is one point; its payload holds the document
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime
-from typing import Any
 
-import grpc
 import numpy as np
 from numpy.typing import NDArray
-from qdrant_client import AsyncQdrantClient, context_headers, models
-from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
+from qdrant_client import AsyncQdrantClient, models
 
 from winnow_gateway.collection_metadata import read_spec, write_spec
-from winnow_gateway.collections import Collection, CollectionSpec, IndexState, MetadataType, Similarity
-from winnow_gateway.documents import Document, DocumentView, StoredDocument, point_id, split_text
+from winnow_gateway.collections import Collection, CollectionSpec, IndexState, MetadataType
+from winnow_gateway.documents import DocumentView, StoredDocument, point_id
 from winnow_gateway.filters import Filter
+from winnow_gateway.ordering import Fusion
 from winnow_gateway.ports import Candidate, Page, Point
-from winnow_gateway.qdrant_filters import METADATA, metadata_key, qdrant_filter
-from winnow_rpc import telemetry
+from winnow_gateway.qdrant_calls import asking, no_collection
+from winnow_gateway.qdrant_filters import metadata_key, qdrant_filter
+from winnow_gateway.qdrant_points import dense_params, payload_keys, read_document, sparse_params, written_points
+from winnow_gateway.qdrant_retrieval import Retrieval
 from winnow_rpc.calling import ChannelSettings, service_config
-from winnow_rpc.faults import (
-    AlreadyExists,
-    DeadlineExceeded,
-    Fault,
-    Internal,
-    InvalidArgument,
-    NotFound,
-    ResourceExhausted,
-    Unavailable,
-    Unimplemented,
-)
-from winnow_rpc.status import fault_from_rpc_error
+from winnow_rpc.faults import Fault, InvalidArgument, ResourceExhausted
 
-VECTOR = "dense"
-"""Name of the bi-encoder's vector in every collection."""
-
-_DISTANCES = {
-    Similarity.COSINE: models.Distance.COSINE,
-    Similarity.DOT: models.Distance.DOT,
-    Similarity.EUCLIDEAN: models.Distance.EUCLID,
-    Similarity.MANHATTAN: models.Distance.MANHATTAN,
-}
-_LESS_IS_NEARER = {models.Distance.EUCLID, models.Distance.MANHATTAN}
 _SCHEMAS = {
     MetadataType.KEYWORD: models.PayloadSchemaType.KEYWORD,
     MetadataType.INTEGER: models.PayloadSchemaType.INTEGER,
@@ -80,6 +58,8 @@ class QdrantIndex:
             prefer_grpc=True,
             # It would ask over HTTP, which nothing else here needs.
             check_compatibility=False,
+            # Texts go to the index as they are, for its own BM25; the client would run a model of its own for them.
+            cloud_inference=True,
             grpc_options={
                 "grpc.max_receive_message_length": max_message_bytes,
                 "grpc.max_send_message_length": max_message_bytes,
@@ -89,19 +69,17 @@ class QdrantIndex:
             },
         )
         self._timeout = timeout_seconds
-        # Which way a collection's scores point never changes while the collection lives.
-        self._distances: dict[str, models.Distance] = {}
+        # What each collection was made from, as last read. The catalog reads it anew every few seconds, so a collection
+        # that another gateway made anew is mistaken for its former self no longer here than there.
+        self._specs: dict[str, CollectionSpec] = {}
 
     async def create_collection(self, spec: CollectionSpec) -> Collection:
         """Makes a collection with its payload indexes, which must be there before HNSW is built."""
         async with self._asking(spec.name):
             await self._client.create_collection(
                 spec.name,
-                vectors_config={
-                    VECTOR: models.VectorParams(
-                        size=spec.embedder.dimension, distance=_DISTANCES[spec.embedder.similarity]
-                    )
-                },
+                vectors_config=dense_params(spec),
+                sparse_vectors_config=sparse_params(spec),
                 hnsw_config=models.HnswConfigDiff(m=spec.hnsw.m, ef_construct=spec.hnsw.ef_construct),
                 metadata=write_spec(spec, created=datetime.now(UTC)),
             )
@@ -123,14 +101,18 @@ class QdrantIndex:
             info = await self._client.get_collection(name)
         read = read_spec(name, info.config.metadata or {})
         if read is None:
-            raise _no_collection(name)
+            raise no_collection(name)
         spec, created = read
-        self._distances[name] = _DISTANCES[spec.embedder.similarity]
+        self._specs[name] = spec
+        documents, indexed = info.points_count or 0, info.indexed_vectors_count or 0
+        if spec.lexical:
+            # The index counts every sparse vector as indexed from the start, and each document has one.
+            indexed = max(0, indexed - documents)
         return Collection(
             spec=spec,
             created=created,
-            document_count=info.points_count or 0,
-            indexed_vector_count=info.indexed_vectors_count or 0,
+            document_count=documents,
+            indexed_vector_count=indexed,
             index_state=_STATES[info.status],
         )
 
@@ -142,11 +124,11 @@ class QdrantIndex:
 
     async def delete_collection(self, name: str) -> None:
         """Removes a collection and all its points."""
-        self._distances.pop(name, None)
+        self._specs.pop(name, None)
         async with self._asking(name):
             # Qdrant answers false, not an error, when there was nothing to delete.
             if not await self._client.delete_collection(name):
-                raise _no_collection(name)
+                raise no_collection(name)
 
     async def content_hashes(self, name: str, document_ids: Sequence[str]) -> Mapping[str, str]:
         """Content hash of each of the documents that is there."""
@@ -159,15 +141,7 @@ class QdrantIndex:
 
     async def upsert(self, name: str, points: Sequence[Point]) -> None:
         """Writes points; returns once they are on disk."""
-        now = datetime.now(UTC).isoformat()
-        structs = [
-            models.PointStruct(
-                id=point_id(point.document.id),
-                vector={VECTOR: point.vector.tolist()},
-                payload={**_payload(point.document), "content_hash": point.content_hash, "updated": now},
-            )
-            for point in points
-        ]
+        structs = written_points(points, await self._spec(name))
         async with self._asking(name):
             await self._client.upsert(name, structs, wait=True)
 
@@ -178,7 +152,9 @@ class QdrantIndex:
         if not records:
             return None
         payload = records[0].payload or {}
-        return StoredDocument(_document(payload), payload["content_hash"], datetime.fromisoformat(payload["updated"]))
+        return StoredDocument(
+            read_document(payload), payload["content_hash"], datetime.fromisoformat(payload["updated"])
+        )
 
     async def texts(self, name: str, document_ids: Sequence[str]) -> Mapping[str, str]:
         """The whole text of each of the documents that is there."""
@@ -186,7 +162,7 @@ class QdrantIndex:
             records = await self._client.retrieve(
                 name, [point_id(id_) for id_ in document_ids], with_payload=["document_id", "text", "text_rest"]
             )
-        found = [_document(record.payload or {}) for record in records]
+        found = [read_document(record.payload or {}) for record in records]
         return {document.id: document.text for document in found}
 
     async def documents(
@@ -200,7 +176,7 @@ class QdrantIndex:
                     scroll_filter=qdrant_filter(filter_),
                     limit=limit,
                     offset=offset,
-                    with_payload=[*_selector(view), "text_rest"] if view.text else _selector(view),
+                    with_payload=[*payload_keys(view), "text_rest"] if view.text else payload_keys(view),
                     with_vectors=False,
                 )
         except ResourceExhausted:
@@ -209,7 +185,7 @@ class QdrantIndex:
             # So many large texts do not fit into one message; a page may be shorter than asked for.
             return await self.documents(name, filter_=filter_, limit=limit // 2, offset=offset, view=view)
         return Page(
-            [_document(record.payload or {}) for record in records],
+            [read_document(record.payload or {}) for record in records],
             str(following) if following is not None else None,
         )
 
@@ -232,11 +208,13 @@ class QdrantIndex:
             await self._client.delete(name, models.FilterSelector(filter=translated), wait=True)
         return counted.count
 
-    async def nearest(
+    async def retrieve(
         self,
         name: str,
-        vector: NDArray[np.float32],
         *,
+        vector: NDArray[np.float32] | None,
+        text: str | None,
+        fusion: Fusion,
         limit: int,
         filter_: Filter,
         view: DocumentView,
@@ -245,107 +223,31 @@ class QdrantIndex:
         exact: bool,
         timeout: float | None = None,
     ) -> Sequence[Candidate]:
-        """The nearest documents by falling score, ties by document id."""
-        negated = await self._less_is_nearer(name)
-        threshold = -min_score if negated and min_score is not None else min_score
+        """The best documents by falling score, ties by document id."""
+        retrieval = Retrieval(
+            spec=await self._spec(name),
+            vector=vector,
+            text=text,
+            fusion=fusion,
+            limit=limit,
+            filter=filter_,
+            min_score=min_score,
+            ef=ef,
+            exact=exact,
+        )
+        query = retrieval.query()
         async with self._asking(name, timeout=timeout):
-            found = await self._client.query_points(
-                name,
-                query=vector.tolist(),
-                using=VECTOR,
-                limit=limit,
-                query_filter=qdrant_filter(filter_),
-                search_params=models.SearchParams(hnsw_ef=ef, exact=exact) if ef or exact else None,
-                score_threshold=threshold,
-                with_payload=_selector(view),
-            )
-        candidates = [
-            Candidate(
-                _document(point.payload or {}),
-                -point.score if negated else point.score,
-                head_only=(point.payload or {}).get("text_is_long", False),
-            )
-            for point in found.points
-        ]
-        return sorted(candidates, key=lambda candidate: (-candidate.score, candidate.document.id))
+            found = await self._client.query_points(name, **query, with_payload=payload_keys(view))
+        return retrieval.candidates(found.points)
 
     async def close(self) -> None:
         """Closes the connection."""
         await self._client.close()
 
-    async def _less_is_nearer(self, name: str) -> bool:
-        if name not in self._distances:
+    async def _spec(self, name: str) -> CollectionSpec:
+        if name not in self._specs:
             await self.collection(name)
-        return self._distances[name] in _LESS_IS_NEARER
+        return self._specs[name]
 
-    @asynccontextmanager
-    async def _asking(self, collection: str = "", *, timeout: float | None = None) -> AsyncIterator[None]:
-        """Around each call: the request id goes along, time is bounded, failures become faults."""
-        bound = self._timeout if timeout is None else min(timeout, self._timeout)
-        headers = {telemetry.REQUEST_ID_KEY: telemetry.request_id()} if telemetry.request_id() else {}
-        try:
-            with context_headers.headers(headers):
-                async with asyncio.timeout(bound):
-                    yield
-        except TimeoutError as error:
-            raise DeadlineExceeded(f"the index did not answer within {bound:.3g} s", reason="INDEX_TIMEOUT") from error
-        except ResourceExhaustedResponse as error:
-            raise ResourceExhausted(
-                "the index is overloaded", reason="INDEX_OVERLOADED", retry_after=error.retry_after_s
-            ) from error
-        except grpc.aio.AioRpcError as error:
-            raise _index_fault(error, collection) from error
-
-
-def _index_fault(error: grpc.aio.AioRpcError, collection: str) -> Fault:
-    fault = fault_from_rpc_error(error)
-    match fault:
-        case NotFound():
-            return _no_collection(collection)
-        case AlreadyExists():
-            return AlreadyExists(
-                f"collection {collection!r} is there already",
-                reason="COLLECTION_EXISTS",
-                metadata={"collection": collection},
-            )
-        case Unavailable():
-            return Unavailable(
-                "the index cannot be reached",
-                reason="INDEX_UNAVAILABLE",
-                metadata={"cause": fault.message},
-                retry_after=1.0,
-            )
-        case DeadlineExceeded() | ResourceExhausted() | Unimplemented():
-            return fault
-        case _:
-            # The index refused what we made of a request that we had accepted.
-            return Internal(f"the index refused a call: {fault.message}", reason="INDEX_REFUSED")
-
-
-def _no_collection(name: str) -> NotFound:
-    return NotFound(f"there is no collection {name!r}", reason="NO_COLLECTION", metadata={"collection": name})
-
-
-def _payload(document: Document) -> dict[str, Any]:
-    head, rest = split_text(document.text)
-    payload = {"document_id": document.id, "title": document.title, "text": head, METADATA: dict(document.metadata)}
-    # Apart, so that a hundred candidates of a search need not carry a hundred long texts.
-    return {**payload, "text_is_long": True, "text_rest": rest} if rest else payload
-
-
-def _document(payload: Mapping[str, Any]) -> Document:
-    return Document(
-        id=payload["document_id"],
-        title=payload.get("title", ""),
-        text=payload.get("text", "") + payload.get("text_rest", ""),
-        metadata=payload.get(METADATA, {}),
-    )
-
-
-def _selector(view: DocumentView) -> list[str]:
-    chosen = ["document_id", "title"]
-    if view.text:
-        chosen += ["text", "text_is_long"]
-    if view.metadata:
-        chosen.append(METADATA)
-    return chosen
+    def _asking(self, collection: str = "", *, timeout: float | None = None) -> AbstractAsyncContextManager[None]:
+        return asking(collection, timeout=self._timeout if timeout is None else min(timeout, self._timeout))

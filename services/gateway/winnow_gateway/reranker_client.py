@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 
@@ -11,12 +12,21 @@ from winnow.reranker.v1 import reranker_pb2, reranker_pb2_grpc
 from winnow_gateway.backend_faults import named
 from winnow_gateway.ordering import Mixing
 from winnow_gateway.ports import RerankedBatch, RerankerModel
+from winnow_rpc import telemetry
 from winnow_rpc.calling import ChannelSettings, open_channel
 from winnow_rpc.status import fault_from_rpc_error
 
+log = telemetry.get_logger("winnow.gateway")
+
+_REFRESH_SECONDS = 5.0
+
 
 class GrpcReranker:
-    """Implements `ports.Reranker`. What the served model is is asked at most once every `model_cache_seconds`."""
+    """Implements `ports.Reranker`.
+
+    What the served model is is asked once, and then again every `model_cache_seconds` while the last answer is used: no
+    search waits for it. Scores by another model than the one that is remembered make it forgotten.
+    """
 
     def __init__(
         self,
@@ -37,11 +47,24 @@ class GrpcReranker:
         self._cache_seconds = model_cache_seconds
         self._clock = clock
         self._known: tuple[float, RerankerModel] | None = None
+        self._asking: asyncio.Task[RerankerModel] | None = None
 
     async def model(self, *, timeout: float | None = None) -> RerankerModel:
-        """The model that is served now, at most the cache time old."""
-        if self._known and self._clock() - self._known[0] < self._cache_seconds:
-            return self._known[1]
+        """The model that is served: as it was when last asked, which is done anew beside this once that is too long
+        ago."""
+        if self._known is None:
+            return await self._ask(timeout)
+        if self._clock() - self._known[0] >= self._cache_seconds and self._asking is None:
+            self._asking = asyncio.create_task(self._ask(_REFRESH_SECONDS))
+            self._asking.add_done_callback(self._asked)
+        return self._known[1]
+
+    def _asked(self, task: asyncio.Task[RerankerModel]) -> None:
+        self._asking = None
+        if not task.cancelled() and task.exception():
+            log.debug("the reranker's model could not be asked for", error=str(task.exception()))
+
+    async def _ask(self, timeout: float | None) -> RerankerModel:
         try:
             response = await self._stub.GetModel(reranker_pb2.GetModelRequest(), timeout=timeout)
         except grpc.aio.AioRpcError as error:
@@ -68,6 +91,8 @@ class GrpcReranker:
         )
         try:
             async for response in call:
+                if self._known and response.report.model_fingerprint != self._known[1].fingerprint:
+                    self._known = None
                 yield RerankedBatch(
                     scores={scored.index: scored.score for scored in response.scores},
                     token_count=response.report.token_count,
@@ -81,4 +106,6 @@ class GrpcReranker:
 
     async def close(self) -> None:
         """Closes the channel."""
+        if self._asking:
+            self._asking.cancel()
         await self._channel.close()

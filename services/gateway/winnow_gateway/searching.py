@@ -1,118 +1,42 @@
-"""A search: plan, embed the query, retrieve, rerank, order."""
+"""Searches: each gets its budget, its plan and its place, and then runs."""
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
-from enum import Enum
+from dataclasses import dataclass, field
 
+from winnow_gateway.admission import Admission, AdmissionSettings
+from winnow_gateway.breaking import BreakerSettings, CircuitBreaker
+from winnow_gateway.budgets import Budget
 from winnow_gateway.catalog import Catalog
-from winnow_gateway.documents import WHOLE_DOCUMENT, Document, DocumentView
-from winnow_gateway.filters import NO_FILTER, Filter, filtered_keys
-from winnow_gateway.ordering import Mixing, Placed, splice
-from winnow_gateway.planning import SearchMode, plan_search
-from winnow_gateway.ports import Candidate, EmbeddedTexts, Embedder, Index, Reranker
-from winnow_rpc.faults import DeadlineExceeded, FailedPrecondition, NotFound
-
-
-class RankingPolicy(Enum):
-    """How reranked candidates are ordered."""
-
-    RECOMMENDED = "recommended"
-    RERANKER = "reranker"
-    MIXED = "mixed"
-
-
-class DegradationKind(Enum):
-    """A way in which an answer is less than what was asked for."""
-
-    QUERY_TRUNCATED = "query-truncated"
-
-
-@dataclass(frozen=True, slots=True)
-class Degradation:
-    """One way in which an answer is less than what was asked for, for machines and for a person."""
-
-    kind: DegradationKind
-    reason: str
-    message: str
+from winnow_gateway.collections import Collection
+from winnow_gateway.costs import CostBook, Costs
+from winnow_gateway.outcomes import Cause, SearchOutcome, SearchTiming
+from winnow_gateway.planning import DepthPolicy, Plan, SearchMode, Shortfall, Situation, plan_search
+from winnow_gateway.ports import Embedder, Index, Reranker
+from winnow_gateway.queries import SearchQuery
+from winnow_gateway.reranking import AnytimeReranker
+from winnow_gateway.search_run import Backends, SearchRun, unranked
+from winnow_rpc.faults import DeadlineExceeded, InvalidArgument
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SearchQuery:
-    """A search that passed validation."""
+class SearchSettings:
+    """How searches spend their time."""
 
-    collection: str
-    query: str
-    limit: int
-    depth: int
-    mode: SearchMode | None = None
-    filter: Filter = NO_FILTER
-    view: DocumentView = WHOLE_DOCUMENT
-    ef: int | None = None
-    exact: bool = False
-    policy: RankingPolicy = RankingPolicy.RECOMMENDED
-    mixing: Mixing | None = None
-    min_retrieval_score: float | None = None
-    min_rerank_score: float | None = None
-    timeout: float | None = None
-    """Seconds that the caller has left; None: no limit."""
-
-
-@dataclass(slots=True)
-class SearchTiming:
-    """Where the time went, in microseconds; tokens beside it."""
-
-    total_micros: int = 0
-    embed_micros: int = 0
-    retrieve_micros: int = 0
-    rerank_micros: int = 0
-    embed_inference_micros: int = 0
-    rerank_inference_micros: int = 0
-    embed_token_count: int = 0
-    rerank_token_count: int = 0
-
-    @property
-    def gateway_micros(self) -> int:
-        """What the gateway itself took: all that was not waiting for a stage."""
-        return max(0, self.total_micros - self.embed_micros - self.retrieve_micros - self.rerank_micros)
-
-
-@dataclass(frozen=True, slots=True)
-class Hit:
-    """A document found, and its place after each stage."""
-
-    document: Document
-    place: Placed
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchOutcome:
-    """The answer to a search, and how it came about."""
-
-    hits: Sequence[Hit]
-    mode: SearchMode
-    mode_reason: str
-    candidate_count: int
-    reranked_count: int
-    timing: SearchTiming
-    degradations: Sequence[Degradation]
-    embedder_fingerprint: str
-    reranker_fingerprint: str
-    mixing: Mixing | None
-
-
-@dataclass(slots=True)
-class _Reranking:
-    scores: dict[int, float] = field(default_factory=dict)
-    fingerprint: str = ""
-    mixing: Mixing | None = None
+    margin_seconds: float = 0.008
+    """What it takes to answer once the work has stopped."""
+    admission: AdmissionSettings = field(default_factory=AdmissionSettings)
+    breaker: BreakerSettings = field(default_factory=BreakerSettings)
+    economy_batches: int = 3
+    """Batches after which an order that has not changed counts as settled for a caller who asked for economy."""
 
 
 class Searcher:
-    """Runs searches. Holds no state of its own."""
+    """Runs searches. What it keeps between them: costs, the backends' health, and the work in hand."""
 
     def __init__(
         self,
@@ -121,160 +45,115 @@ class Searcher:
         embedder: Embedder,
         reranker: Reranker,
         index: Index,
+        settings: SearchSettings | None = None,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._catalog = catalog
-        self._embedder = embedder
-        self._reranker = reranker
-        self._index = index
         self._clock = clock
+        self._settings = settings or SearchSettings()
+        self._book = CostBook()
+        self._admission = Admission(self._settings.admission)
+
+        def breaker() -> CircuitBreaker:
+            return CircuitBreaker(clock=clock, settings=self._settings.breaker)
+
+        self._reranker_breaker = breaker()
+        self._backends = Backends(
+            catalog=catalog,
+            embedder=embedder,
+            embedder_breaker=breaker(),
+            index=index,
+            index_breaker=breaker(),
+            reranker=reranker,
+            anytime=AnytimeReranker(reranker=reranker, breaker=self._reranker_breaker, book=self._book, clock=clock),
+            book=self._book,
+        )
 
     async def search(self, query: SearchQuery) -> SearchOutcome:
-        """Answers a search. Raises what a stage raises: no stage's failure is hidden."""
-        began = self._clock()
+        """Answers a search: the last state of its stream."""
+        async with aclosing(self._states(query, progressive=False)) as states:
+            async for outcome in states:
+                if outcome.final:
+                    return outcome
+        raise AssertionError("a search ends with its answer or with a fault")
+
+    def stream(self, query: SearchQuery) -> AsyncGenerator[SearchOutcome, None]:
+        """The order of retrieval at once, then better ones as they form; the last is the answer."""
+        return self._states(query, progressive=True)
+
+    async def _states(self, query: SearchQuery, *, progressive: bool) -> AsyncGenerator[SearchOutcome, None]:
+        budget = Budget(
+            deadline_seconds=query.timeout,
+            budget_seconds=query.budget,
+            margin_seconds=self._settings.margin_seconds,
+            clock=self._clock,
+        )
+        _check_consistent(query)
         timing = SearchTiming()
-        plan = plan_search(mode=query.mode, limit=query.limit, depth=query.depth)
-        # Mostly from memory; when not, it is the index and the embedder that are waited for.
-        spec = await self._catalog.spec(query.collection)
-        timing.retrieve_micros = self._micros_since(began)
-        entered = self._clock()
-        await self._catalog.require_served(spec)
-        timing.embed_micros = self._micros_since(entered)
+        collection = await self._collection(query, budget, timing)
+        costs = self._book.costs(query.collection, now=self._clock())
+        plan = self._plan(query, collection, costs, budget)
+        # What has hardly any time takes its few milliseconds of the others' all the same.
+        left = max(budget.left, costs.embed_seconds + costs.retrieve_seconds)
+        with self._admission.admitted(work_seconds=plan.seconds.total, left_seconds=left):
+            run = SearchRun(
+                query=query,
+                spec=collection.spec,
+                plan=plan,
+                costs=costs,
+                budget=budget,
+                timing=timing,
+                backends=self._backends,
+                economy_batches=self._settings.economy_batches,
+                clock=self._clock,
+            )
+            async with aclosing(run.states(progressive=progressive)) as states:
+                async for state in states:
+                    yield state
 
-        # A graph whose index does not know the field of a filter loses most of what fits; a scan loses nothing.
-        indexed = {field.key for field in spec.metadata_fields}
-        if not indexed.issuperset(filtered_keys(query.filter)):
-            query = replace(query, exact=True)
-
-        embedded = await self._embed(query, spec.embedder.fingerprint, timing, began)
-        candidates = await self._retrieve(query, embedded, plan.candidates, plan.depth > 0, timing, began)
-        reranking = _Reranking()
-        if plan.depth and candidates:
-            await self._rerank(query, candidates[: plan.depth], reranking, timing, began)
-
-        placed = splice(
-            [candidate.score for candidate in candidates],
-            reranking.scores,
-            mixing=reranking.mixing,
-            min_rerank_score=query.min_rerank_score,
-        )
-        hits = [Hit(candidates[place.position].document, place) for place in placed[: query.limit]]
-        long = [hit.document.id for hit in hits if candidates[hit.place.position].head_only]
-        if long and query.view.text:
-            hits = await self._with_whole_texts(query, hits, long, timing)
-        timing.total_micros = self._micros_since(began)
-        return SearchOutcome(
-            hits=hits,
-            mode=plan.mode,
-            mode_reason=plan.reason,
-            candidate_count=len(candidates),
-            reranked_count=len(reranking.scores),
-            timing=timing,
-            degradations=_query_degradations(embedded),
-            embedder_fingerprint=embedded.model_fingerprint,
-            reranker_fingerprint=reranking.fingerprint,
-            mixing=reranking.mixing,
-        )
-
-    async def _embed(self, query: SearchQuery, fingerprint: str, timing: SearchTiming, began: float) -> EmbeddedTexts:
-        entered = self._clock()
-        embedded = await self._embedder.embed_query(
-            query.query, fingerprint=fingerprint, timeout=self._left(query, began)
-        )
-        timing.embed_micros += self._micros_since(entered)
-        timing.embed_inference_micros = embedded.inference_micros
-        timing.embed_token_count = embedded.token_count
-        return embedded
-
-    async def _retrieve(
-        self,
-        query: SearchQuery,
-        embedded: EmbeddedTexts,
-        count: int,
-        texts_needed: bool,
-        timing: SearchTiming,
-        began: float,
-    ) -> Sequence[Candidate]:
-        entered = self._clock()
-        view = DocumentView(text=query.view.text or texts_needed, metadata=query.view.metadata)
+    async def _collection(self, query: SearchQuery, budget: Budget, timing: SearchTiming) -> Collection:
+        # Mostly from memory. What is promised for a number of documents must not rest on an old count.
+        fresh = query.depth_policy is DepthPolicy.FLOOR or query.mode is SearchMode.EXHAUSTIVE
         try:
-            candidates = await self._index.nearest(
-                query.collection,
-                embedded.vectors[0],
-                limit=count,
-                filter_=query.filter,
-                view=view,
-                min_score=query.min_retrieval_score,
-                ef=query.ef,
-                exact=query.exact,
-                timeout=self._left(query, began),
+            async with asyncio.timeout(budget.until_deadline):
+                collection = await self._catalog.recent(query.collection, fresh=fresh)
+        except TimeoutError:
+            raise DeadlineExceeded("the index did not say what the collection is", reason="INDEX_TIMEOUT") from None
+        timing.retrieve_micros = round(budget.elapsed * 1e6)
+        return collection
+
+    def _plan(self, query: SearchQuery, collection: Collection, costs: Costs, budget: Budget) -> Plan:
+        plan = plan_search(
+            Situation(
+                collection=query.collection,
+                mode=query.mode,
+                limit=query.limit,
+                depth=query.depth,
+                depth_policy=query.depth_policy,
+                kind=query.kind,
+                document_count=collection.document_count,
+                lexical=collection.spec.lexical is not None,
+                seconds=budget.left,
+                has_budget=budget.has_budget,
+                costs=costs,
+                embedder_up=self._backends.embedder_breaker.admits,
+                reranker_up=self._reranker_breaker.admits,
             )
-        except NotFound:
-            self._catalog.forget(query.collection)
-            raise
-        timing.retrieve_micros += self._micros_since(entered)
-        return candidates
-
-    async def _with_whole_texts(
-        self, query: SearchQuery, hits: Sequence[Hit], long: Sequence[str], timing: SearchTiming
-    ) -> list[Hit]:
-        entered = self._clock()
-        texts = await self._index.texts(query.collection, long)
-        timing.retrieve_micros += self._micros_since(entered)
-        # One that was deleted meanwhile keeps its head.
-        return [
-            Hit(replace(hit.document, text=texts.get(hit.document.id, hit.document.text)), hit.place) for hit in hits
-        ]
-
-    async def _rerank(
-        self,
-        query: SearchQuery,
-        candidates: Sequence[Candidate],
-        reranking: _Reranking,
-        timing: SearchTiming,
-        began: float,
-    ) -> None:
-        entered = self._clock()
-        reranking.mixing = await self._mixing(query)
-        passages = [candidate.document.passage for candidate in candidates]
-        batches = self._reranker.rerank(query.query, passages, timeout=self._left(query, began))
-        async with aclosing(batches) as stream:
-            async for batch in stream:
-                reranking.scores.update(batch.scores)
-                reranking.fingerprint = batch.model_fingerprint
-                timing.rerank_inference_micros += batch.inference_micros
-                timing.rerank_token_count += batch.token_count
-        timing.rerank_micros = self._micros_since(entered)
-
-    async def _mixing(self, query: SearchQuery) -> Mixing | None:
-        if query.policy is RankingPolicy.RERANKER:
-            return None
-        if query.policy is RankingPolicy.MIXED and query.mixing:
-            return query.mixing
-        model = await self._reranker.model()
-        if query.policy is RankingPolicy.MIXED and model.mixing is None:
-            raise FailedPrecondition(
-                f"the reranker's model {model.id} recommends no mixing; give one with the request",
-                reason="NO_MIXING",
-                metadata={"model": model.id},
-            )
-        return model.mixing
-
-    def _left(self, query: SearchQuery, began: float) -> float | None:
-        if query.timeout is None:
-            return None
-        left = query.timeout - (self._clock() - began)
-        if left <= 0:
-            raise DeadlineExceeded("the caller's deadline passed before the search was done", reason="DEADLINE")
-        return left
-
-    def _micros_since(self, moment: float) -> int:
-        return round((self._clock() - moment) * 1e6)
+        )
+        if plan.wish and not plan.depth:
+            cause = Cause.BREAKER_OPEN
+            if plan.shortfall is Shortfall.NO_TIME:
+                self._book.unaffordable()
+                cause = Cause.NO_TIME
+            if query.require_rerank:
+                raise unranked(cause, None, retry_after=self._reranker_breaker.retry_after or None)
+        return plan
 
 
-def _query_degradations(embedded: EmbeddedTexts) -> list[Degradation]:
-    dropped = embedded.dropped_token_counts.get(0, 0)
-    if not dropped:
-        return []
-    message = f"the query is too long for the embedder: its last {dropped} tokens were not read"
-    return [Degradation(DegradationKind.QUERY_TRUNCATED, "TOO_LONG", message)]
+def _check_consistent(query: SearchQuery) -> None:
+    if query.require_rerank and query.mode in (SearchMode.RETRIEVE, SearchMode.LEXICAL):
+        raise InvalidArgument(
+            f"require_rerank is set, but the mode {query.mode.name} reranks nothing",
+            field="require_rerank",
+            reason="CONTRADICTION",
+        )

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from typing import Any, TypeAlias
 
 import grpc
 
 from winnow.search.v1 import collections_pb2, documents_pb2, search_pb2, search_service_pb2_grpc
-from winnow_gateway import conversion, paging, validation
+from winnow_gateway import conversion, paging, search_conversion, validation
 from winnow_gateway.catalog import Catalog
 from winnow_gateway.ingesting import IngestLimits, IngestRun, Offered
 from winnow_gateway.ports import Embedder, Index
@@ -47,6 +48,7 @@ class SearchServicer(search_service_pb2_grpc.SearchServiceServicer):
             description=validation.checked_description(request.description),
             metadata_fields=conversion.read_metadata_fields(request.metadata_fields),
             hnsw=conversion.read_hnsw(request.hnsw),
+            lexical=conversion.read_lexical(request),
         )
         return collections_pb2.CreateCollectionResponse(collection=conversion.write_collection(collection))
 
@@ -103,10 +105,9 @@ class SearchServicer(search_service_pb2_grpc.SearchServiceServicer):
                 yield documents_pb2.IngestDocumentsResponse(
                     acknowledgements=[conversion.write_acknowledgement(each) for each in group]
                 )
-        except NotFound:
-            self._catalog.forget(spec.name)
-            raise
         finally:
+            # It holds another number of documents now, or is not there any more.
+            self._catalog.forget(spec.name)
             await acknowledged.aclose()
 
     async def GetDocument(
@@ -159,15 +160,27 @@ class SearchServicer(search_service_pb2_grpc.SearchServiceServicer):
             count = await self._index.delete_documents(collection, ids)
         else:
             count = await self._index.delete_matching(collection, filter_)
+        self._catalog.forget(collection)
         return documents_pb2.DeleteDocumentsResponse(deleted_document_count=count)
 
     async def Search(self, request: search_pb2.SearchRequest, context: Context) -> search_pb2.SearchResponse:
         """Answers a search."""
+        query = search_conversion.read_search(request, timeout=self._time_left(context))
+        return search_conversion.write_search(await self._searcher.search(query), query.view)
+
+    async def StreamSearch(
+        self, request: search_pb2.StreamSearchRequest, context: Context
+    ) -> AsyncIterator[search_pb2.StreamSearchResponse]:
+        """Answers a search, the order of retrieval first and every better one as it forms."""
+        query = search_conversion.read_search(request.search, timeout=self._time_left(context))
+        async with aclosing(self._searcher.stream(query)) as states:
+            async for state in states:
+                result = search_conversion.write_search(state, query.view)
+                yield search_pb2.StreamSearchResponse(result=result, final=state.final)
+
+    def _time_left(self, context: Context) -> float:
         remaining = context.time_remaining()
-        query = conversion.read_search(
-            request, timeout=self._default_deadline if remaining is None else max(0.0, remaining)
-        )
-        return conversion.write_search(await self._searcher.search(query), query.view)
+        return self._default_deadline if remaining is None else max(0.0, remaining)
 
 
 async def _read_batches(

@@ -7,9 +7,10 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 
-from winnow_gateway.collections import HnswConfig, MetadataField
+from winnow_gateway.collections import LANGUAGES, NO_LANGUAGE, HnswConfig, LexicalConfig, MetadataField
 from winnow_gateway.documents import Document, Json
 from winnow_gateway.filters import Condition, Exists, Filter, HasId, Match, Range, TimeRange
+from winnow_gateway.ordering import Fusion
 from winnow_rpc.faults import InvalidArgument
 
 MAX_ID_BYTES = 512
@@ -26,6 +27,10 @@ MAX_DESCRIPTION_BYTES = 1_024
 MAX_FILTER_CONDITIONS = 256
 MAX_FILTER_DEPTH = 8
 MAX_MATCH_VALUES = 1_000
+MIN_BUDGET_MICROS = 1_000
+MAX_BUDGET_MICROS = 3_600_000_000
+MAX_AVERAGE_WORDS = 1_000_000
+MAX_FUSION_K = 1_000_000
 MAX_PAGE_SIZE = 1_000
 DEFAULT_PAGE_SIZE = 100
 
@@ -90,6 +95,17 @@ def checked_count(value: int, *, field: str, default: int, maximum: int) -> int:
     return value
 
 
+def checked_budget(micros: int) -> float:
+    """A search's budget in microseconds, as seconds."""
+    if not MIN_BUDGET_MICROS <= micros <= MAX_BUDGET_MICROS:
+        raise InvalidArgument(
+            f"budget_micros is {micros}: {MIN_BUDGET_MICROS:,} (a millisecond) to {MAX_BUDGET_MICROS:,} (an hour)",
+            field="budget_micros",
+            reason="OUT_OF_RANGE",
+        )
+    return micros / 1e6
+
+
 def checked_score(value: float, *, field: str) -> float:
     """A least score."""
     if not math.isfinite(value):
@@ -133,6 +149,39 @@ def checked_hnsw(hnsw: HnswConfig) -> HnswConfig:
                 reason="OUT_OF_RANGE",
             )
     return hnsw
+
+
+def checked_lexical(lexical: LexicalConfig) -> LexicalConfig:
+    """How to index for BM25."""
+    if lexical.language not in LANGUAGES and lexical.language != NO_LANGUAGE:
+        known = ", ".join(sorted(LANGUAGES))
+        raise InvalidArgument(
+            f"{lexical.language!r} is no language of the BM25 index: {known}, or {NO_LANGUAGE}",
+            field="lexical.language",
+            reason="UNKNOWN_LANGUAGE",
+        )
+    if not 1 <= lexical.average_words <= MAX_AVERAGE_WORDS:
+        raise InvalidArgument(
+            f"lexical.average_words is {lexical.average_words}: 1 to {MAX_AVERAGE_WORDS}, or 0 for the default",
+            field="lexical.average_words",
+            reason="OUT_OF_RANGE",
+        )
+    return lexical
+
+
+def checked_fusion(fusion: Fusion, *, field: str) -> Fusion:
+    """How two orders are fused."""
+    if not 1 <= fusion.k <= MAX_FUSION_K:
+        raise InvalidArgument(
+            f"{field}.k is {fusion.k}: 1 to {MAX_FUSION_K}", field=f"{field}.k", reason="OUT_OF_RANGE"
+        )
+    for name in ("dense_weight", "lexical_weight"):
+        weight = getattr(fusion, name)
+        if not 0 < weight < math.inf:
+            raise InvalidArgument(
+                f"{field}.{name} is {weight}: above 0", field=f"{field}.{name}", reason="OUT_OF_RANGE"
+            )
+    return fusion
 
 
 def checked_filter(filter_: Filter, *, field: str = "filter") -> Filter:

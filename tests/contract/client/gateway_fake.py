@@ -92,6 +92,9 @@ class FakeGateway(search_service_pb2_grpc.SearchServiceServicer):
             dimension=3,
             similarity=collections_pb2.SIMILARITY_COSINE,
         )
+        if not request.without_lexical:
+            description.lexical.language = request.lexical.language or "english"
+            description.lexical.average_words = request.lexical.average_words or 128
         description.create_time.FromDatetime(datetime(2024, 5, 1, 12, tzinfo=UTC))
         self.held[request.name] = Held(description)
         return collections_pb2.CreateCollectionResponse(collection=self._described(self.held[request.name]))
@@ -167,6 +170,17 @@ class FakeGateway(search_service_pb2_grpc.SearchServiceServicer):
 
     async def Search(self, request: Any, context: Any) -> Any:
         await self._begin("Search", request, context)
+        return await self._answer(request)
+
+    async def StreamSearch(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        await self._begin("StreamSearch", request.search, context)
+        response = await self._answer(request.search)
+        yield search_pb2.StreamSearchResponse(result=_unranked(response))
+        if self.fail["StreamSearch half-way"]:
+            raise Unavailable("the fake was told to fail", reason="TOLD_TO")
+        yield search_pb2.StreamSearchResponse(result=response, final=True)
+
+    async def _answer(self, request: Any) -> Any:
         held = self._find(request.collection)
         await asyncio.sleep(self.delay)
         words = set(request.query.lower().split())
@@ -176,7 +190,13 @@ class FakeGateway(search_service_pb2_grpc.SearchServiceServicer):
         )
         if request.HasField("filter"):
             scored = [pair for pair in scored if _holds(request.filter, held, pair[1])]
-        two_stage = request.mode != search_pb2.SEARCH_MODE_RETRIEVE
+        mode = request.mode or search_pb2.SEARCH_MODE_AUTO
+        if mode == search_pb2.SEARCH_MODE_AUTO:
+            mode = search_pb2.SEARCH_MODE_TWO_STAGE
+        two_stage = mode == search_pb2.SEARCH_MODE_TWO_STAGE
+        kind = request.retrieval.kind or search_pb2.RETRIEVAL_KIND_HYBRID
+        if mode == search_pb2.SEARCH_MODE_LEXICAL:
+            kind = search_pb2.RETRIEVAL_KIND_LEXICAL
         hits = [
             search_pb2.Hit(
                 document=_view(held.documents[id_], request.view),
@@ -192,7 +212,8 @@ class FakeGateway(search_service_pb2_grpc.SearchServiceServicer):
         )
         return search_pb2.SearchResponse(
             hits=hits,
-            mode=search_pb2.SEARCH_MODE_TWO_STAGE if two_stage else search_pb2.SEARCH_MODE_RETRIEVE,
+            mode=mode,
+            retrieval_kind=kind,
             mode_reason="as asked",
             candidate_count=len(scored),
             reranked_count=len(hits) if two_stage else 0,
@@ -202,6 +223,16 @@ class FakeGateway(search_service_pb2_grpc.SearchServiceServicer):
             degradations=[degradation] if len(request.query) > 1000 else [],
             embedder_fingerprint="ab" * 32,
         )
+
+
+def _unranked(response: Any) -> Any:
+    """The same answer before anything was reranked."""
+    early = search_pb2.SearchResponse()
+    early.CopyFrom(response)
+    early.reranked_count = 0
+    for hit in early.hits:
+        hit.ClearField("rerank")
+    return early
 
 
 def _write(held: Held, document: Any, sequence: int, *, twice: bool) -> Any:

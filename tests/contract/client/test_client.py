@@ -14,13 +14,18 @@ from winnow_client import (
     AsyncClient,
     Client,
     ClientConfig,
+    DepthPolicy,
     Document,
+    Effort,
     HnswConfig,
+    LexicalConfig,
     MetadataField,
     MetadataType,
+    RankFusion,
     RankingPolicy,
     RankMixing,
     Retries,
+    RetrievalKind,
     SearchMode,
     field,
     ids,
@@ -56,6 +61,7 @@ async def test_every_rpc_of_the_contract_is_called_by_its_method(client: AsyncCl
     await client.get_document("papers", "a")
     assert [each.id async for each in client.list_documents("papers")] == ["a", "b", "c"]
     await client.search("papers", "graphs")
+    assert [state.final async for state in client.stream_search("papers", "graphs")] == [False, True]
     assert await client.delete_documents("papers", ids=["a", "unknown"]) == 1
     assert await client.delete_collection("papers") == 2
     assert set(gateway.calls) == {method.name for method in SERVICE.methods}
@@ -69,6 +75,7 @@ def test_the_blocking_client_calls_every_rpc_as_well(blocking: Client, gateway: 
     assert blocking.get_document("papers", "a").document == DOCUMENTS[0]
     assert list(blocking.list_documents("papers", page_size=2)) == DOCUMENTS
     assert blocking.search("papers", "graphs").hits[0].document == DOCUMENTS[0]
+    assert [state.final for state in blocking.stream_search("papers", "graphs")] == [False, True]
     assert blocking.delete_documents("papers", where=field("lang") == "de") == 1
     assert blocking.delete_collection("papers") == 2
     assert set(gateway.calls) == {method.name for method in SERVICE.methods}
@@ -87,6 +94,13 @@ async def test_a_collection_is_made_as_it_was_asked_for(client: AsyncClient) -> 
     assert made.hnsw == HnswConfig(m=32, ef_construct=200)
     assert made.create_time == datetime(2024, 5, 1, 12, tzinfo=UTC)
     assert (made.similarity, made.index_state) == ("cosine", "ready")
+
+
+async def test_a_collection_has_bm25_unless_that_is_declined(client: AsyncClient) -> None:
+    made = await client.create_collection("a", lexical=LexicalConfig(language="german", average_words=10))
+    assert made.lexical == LexicalConfig(language="german", average_words=10)
+    assert (await client.create_collection("b")).lexical == LexicalConfig(language="english", average_words=128)
+    assert (await client.create_collection("c", without_lexical=True)).lexical is None
 
 
 async def test_faults_of_the_gateway_are_raised_as_they_were(client: AsyncClient) -> None:
@@ -126,23 +140,63 @@ async def test_a_search_says_everything_it_was_told(client: AsyncClient, gateway
         omit_text=True,
         ef=64,
         exact=True,
+        retrieval=RetrievalKind.HYBRID,
+        fusion=RankFusion(k=5, dense_weight=1, lexical_weight=0.5),
         ranking_policy=RankingPolicy.MIXED,
         mixing=RankMixing(k=2, retrieval_weight=1, rerank_weight=0.5),
         min_retrieval_score=0.0,
         min_rerank_score=-1.5,
+        budget=0.25,
+        depth_policy=DepthPolicy.FLOOR,
+        effort=Effort.ECONOMY,
+        require_rerank=True,
     )
     request = gateway.requests[-1]
     assert (request.limit, request.depth, request.retrieval.ef, request.retrieval.exact) == (2, 50, 64, True)
     assert (request.HasField("min_retrieval_score"), request.min_rerank_score) == (True, -1.5)
     assert (request.ranking_policy, request.mixing.k) == (2, 2)
+    assert (request.budget_micros, request.depth_policy, request.effort) == (250_000, 2, 2)
+    assert request.require_rerank
+    assert (request.retrieval.kind, request.retrieval.fusion.k, request.retrieval.fusion.lexical_weight) == (2, 5, 0.5)
     assert [hit.document.id for hit in result.hits] == ["a", "b"]
-    assert result.mode is SearchMode.RETRIEVE
+    assert (result.mode, result.retrieval_kind) == (SearchMode.RETRIEVE, RetrievalKind.HYBRID)
     assert result.hits[0].rerank is None
     assert result.hits[0].document.text == ""
     await client.search("papers", "graphs")
     request = gateway.requests[-1]
     assert (request.limit, request.mode, request.HasField("filter"), request.HasField("mixing")) == (0, 0, False, False)
     assert not request.HasField("min_retrieval_score")
+    assert not request.HasField("budget_micros")
+
+
+@pytest.mark.parametrize("budget", [0.0, -1.0, math.inf, math.nan])
+async def test_a_budget_that_is_no_time_is_refused(client: AsyncClient, budget: float) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        await client.search("papers", "graphs", budget=budget)
+    assert [violation.field for violation in caught.value.violations] == ["budget"]
+
+
+async def test_a_watched_search_ends_with_what_search_returns(client: AsyncClient, gateway: FakeGateway) -> None:
+    await filled(client)
+    states = [state async for state in client.stream_search("papers", "graphs", limit=2, budget=0.5)]
+    assert [(state.final, state.result.reranked_count) for state in states] == [(False, 0), (True, 2)]
+    assert states[0].result.hits[0].rerank is None
+    assert states[-1].result == await client.search("papers", "graphs", limit=2, budget=0.5)
+    assert gateway.requests[-1] == gateway.requests[-2]
+    gateway.fail["StreamSearch half-way"] = 1
+    with pytest.raises(Unavailable) as caught:
+        _ = [state async for state in client.stream_search("papers", "graphs")]
+    assert caught.value.reason == "TOLD_TO"
+    with pytest.raises(NotFound):
+        _ = [state async for state in client.stream_search("nothing", "graphs")]
+
+
+async def test_a_watched_search_that_is_left_early_is_stopped(client: AsyncClient) -> None:
+    await filled(client)
+    states = client.stream_search("papers", "graphs")
+    await anext(states)
+    await states.aclose()
+    assert (await client.search("papers", "graphs")).hits
 
 
 @pytest.mark.parametrize("name", ["limit", "depth", "ef"])

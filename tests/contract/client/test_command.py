@@ -90,9 +90,9 @@ def test_a_search_shows_both_stages_and_where_the_time_went(winnow: Winnow, pape
     assert first.split()[:3] == ["1", "Graphs", "a"]
     assert first.split()[-4:] == ["1", "0.2000", "1", "2.0000"]
     assert "graphs of small worlds" in result.stdout
-    assert lines[-1] == (
-        "two-stage: 3 candidates, 3 reranked, 4.2 ms (embed 1.1 ms, retrieve 0.9 ms, rerank 2.0 ms, gateway 0.2 ms)"
-    )
+    how, _, spent = lines[-1].partition(" (")
+    assert how == "two-stage, hybrid: 3 candidates, 3 reranked, 4.2 ms"
+    assert spent == "embed 1.1 ms, retrieve 0.9 ms, rerank 2.0 ms, gateway 0.2 ms)"
     assert result.stderr == ""
 
 
@@ -112,14 +112,54 @@ def test_a_search_for_machines_is_one_object(winnow: Winnow, papers: Client) -> 
 
 
 def test_every_option_of_a_search_reaches_the_gateway(winnow: Winnow, papers: Client, gateway: FakeGateway) -> None:
-    options = "--limit 2 --depth 7 --ef 99 --exact --ranking reranker --min-score 0.5 --min-rerank-score -2"
+    options = (
+        "--limit 2 --retrieval dense --depth 7 --ef 99 --exact --ranking reranker --min-score 0.5 --min-rerank-score -2"
+        " --budget 200ms --depth-policy floor --effort economy --require-rerank"
+    )
     result = winnow("search", "papers", "graphs", *options.split(), "--where", "year>=1990", "--where", "lang=en")
     assert result.exit_code == 0, result.stderr
     request = gateway.requests[-1]
-    assert (request.limit, request.depth, request.mode, request.ranking_policy) == (2, 7, 2, 1)
-    assert (request.retrieval.ef, request.retrieval.exact) == (99, True)
+    assert (request.limit, request.depth, request.mode, request.ranking_policy) == (2, 7, 5, 1)
+    assert (request.budget_micros, request.depth_policy, request.effort) == (200_000, 2, 2)
+    assert request.require_rerank
+    assert (request.retrieval.ef, request.retrieval.exact, request.retrieval.kind) == (99, True, 1)
     assert (request.min_retrieval_score, request.min_rerank_score) == (0.5, -2)
     assert [condition.WhichOneof("condition") for condition in request.filter.must] == ["range", "match"]
+
+
+@pytest.mark.parametrize(
+    ("written", "micros"), [("200ms", 200_000), ("1.5s", 1_500_000), ("2", 2_000_000), (".5 s", 500_000), ("1m", 6e7)]
+)
+def test_a_budget_is_written_as_people_write_times(
+    winnow: Winnow, papers: Client, gateway: FakeGateway, written: str, micros: int
+) -> None:
+    assert winnow("search", "papers", "graphs", "--budget", written).exit_code == 0
+    assert gateway.requests[-1].budget_micros == micros
+
+
+@pytest.mark.parametrize("written", ["0", "0ms", "-5ms", "soon", "1 parsec", "nan", "inf", ""])
+def test_what_is_no_time_is_refused_with_an_example(winnow: Winnow, papers: Client, written: str) -> None:
+    result = winnow("search", "papers", "graphs", "--budget", written)
+    assert result.exit_code == 2
+    assert "is no time" in result.stderr
+
+
+def test_a_watched_search_is_one_state_a_line_for_machines_and_the_last_one_in_a_file(
+    winnow: Winnow, papers: Client
+) -> None:
+    result = winnow("search", "papers", "graphs", "--stream", "--json")
+    states = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [state["final"] for state in states] == [False, True]
+    assert [state["result"]["reranked_count"] for state in states] == [0, 3]
+    watched, plain = winnow("search", "papers", "graphs", "--stream"), winnow("search", "papers", "graphs")
+    assert watched.exit_code == 0
+    assert watched.stdout.split() == plain.stdout.split()
+
+
+def test_words_alone_are_searched_by_their_mode(winnow: Winnow, papers: Client) -> None:
+    result = winnow("search", "papers", "graphs", "--mode", "lexical")
+    assert result.stdout.splitlines()[-1].startswith("lexical: 3 candidates, 0 reranked")
+    assert winnow("search", "papers", "graphs", "--retrieval", "lexical").exit_code == 2
 
 
 def test_the_query_can_come_from_standard_input(winnow: Winnow, papers: Client, gateway: FakeGateway) -> None:
@@ -211,7 +251,7 @@ def test_deleting_a_collection_asks_whoever_sits_at_the_terminal(
 
 def test_collections_are_made_shown_listed_and_deleted(winnow: Winnow, gateway: FakeGateway) -> None:
     made = winnow("collections", "create", "notes", "--metadata-field", "author.name:keyword", "--m", "32")
-    assert made.stdout == "Created notes, for vectors of 3 components by words.\n"
+    assert made.stdout.startswith("Created notes, for vectors of 3 components by words and for BM25 (english, 128 ")
     assert (gateway.requests[-1].hnsw.m, gateway.requests[-1].hnsw.ef_construct) == (32, 0)
     shown = winnow("collections", "show", "notes").stdout
     assert ("author.name (keyword)" in shown, "2024-05-01 12:00:00 UTC" in shown) == (True, True)
@@ -228,6 +268,18 @@ def test_collections_are_made_shown_listed_and_deleted(winnow: Winnow, gateway: 
     assert winnow("collections", "delete", "notes", "--yes").stdout == "Deleted notes and its 0 documents.\n"
     assert winnow("collections", "delete", "more", "--yes", "--json").exit_code == 0
     assert "There are no collections." in winnow("collections", "list").stdout
+
+
+def test_a_collection_may_have_bm25_in_a_language_or_not_at_all(winnow: Winnow, gateway: FakeGateway) -> None:
+    assert winnow("collections", "create", "a", "--language", "german", "--average-words", "20").exit_code == 0
+    assert "german, 20 words on average" in winnow("collections", "show", "a").stdout
+    made = winnow("collections", "create", "b", "--without-lexical")
+    assert made.stdout == "Created b, for vectors of 3 components by words.\n"
+    assert "none" in winnow("collections", "show", "b").stdout
+    assert json.loads(winnow("collections", "show", "b", "--json").stdout)["lexical"] is None
+    both = winnow("collections", "create", "c", "--without-lexical", "--language", "german")
+    assert (both.exit_code, "goes with neither" in both.stderr) == (2, True)
+    assert list(gateway.held) == ["a", "b"]
 
 
 @pytest.mark.parametrize("field", ["year", "year:number", ":integer"])

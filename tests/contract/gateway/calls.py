@@ -40,8 +40,8 @@ async def ingest(gateway: Gateway, *batches: Iterable[d.Document], name: str = "
     return [acknowledged async for response in call for acknowledged in response.acknowledgements]
 
 
-async def fill(gateway: Gateway) -> None:
-    await gateway.stub.CreateCollection(c.CreateCollectionRequest(name="docs"))
+async def fill(gateway: Gateway, *, without_lexical: bool = False) -> None:
+    await gateway.stub.CreateCollection(c.CreateCollectionRequest(name="docs", without_lexical=without_lexical))
     documents = [d.Document(id=id_, text=text) for id_, text in TEXTS.items()]
     for position, document in enumerate(documents):
         document.metadata.update({"number": position, "kind": "animal"})

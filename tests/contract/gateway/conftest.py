@@ -12,7 +12,7 @@ from tests.fakes.backends import FakeEmbedder, FakeIndex, FakeReranker
 from winnow.search.v1 import search_service_pb2_grpc
 from winnow_gateway.catalog import Catalog
 from winnow_gateway.ingesting import IngestLimits
-from winnow_gateway.searching import Searcher
+from winnow_gateway.searching import Searcher, SearchSettings
 from winnow_gateway.servicer import SearchServicer
 from winnow_rpc.calling import ChannelSettings, open_channel
 from winnow_rpc.serving import RunningServer, Service
@@ -27,13 +27,22 @@ class Gateway:
     reranker: FakeReranker = field(default_factory=FakeReranker)
     index: FakeIndex = field(default_factory=FakeIndex)
     now: float = 0.0
+    settings: SearchSettings = field(default_factory=SearchSettings)
+    searcher: Searcher = None  # type: ignore[assignment]
     stub: search_service_pb2_grpc.SearchServiceAsyncStub = None  # type: ignore[assignment]
 
     def service(self) -> Service:
         catalog = Catalog(index=self.index, embedder=self.embedder, cache_seconds=5, clock=lambda: self.now)
+        self.searcher = Searcher(
+            catalog=catalog,
+            embedder=self.embedder,
+            reranker=self.reranker,
+            index=self.index,
+            settings=self.settings,
+        )
         servicer = SearchServicer(
             catalog=catalog,
-            searcher=Searcher(catalog=catalog, embedder=self.embedder, reranker=self.reranker, index=self.index),
+            searcher=self.searcher,
             embedder=self.embedder,
             index=self.index,
             ingest_limits=IngestLimits(group_size=4, retry_seconds=1),
@@ -53,8 +62,9 @@ class Gateway:
 
 
 @pytest.fixture
-async def gateway() -> AsyncIterator[Gateway]:
-    made = Gateway()
+async def gateway(request: pytest.FixtureRequest) -> AsyncIterator[Gateway]:
+    """A gateway; parametrized indirectly with SearchSettings, one with those."""
+    made = Gateway(settings=getattr(request, "param", None) or SearchSettings())
     server = RunningServer(made.service(), ServingSettings(drain_seconds=0, log_level="error"))
     await server.start()
     channel: grpc.aio.Channel = open_channel(ChannelSettings(target=server.address, idempotent={}))

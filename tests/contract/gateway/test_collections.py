@@ -23,6 +23,16 @@ async def test_a_collection_is_bound_to_the_model_that_is_served(gateway: Gatewa
     assert got == made
 
 
+async def test_a_collection_has_bm25_in_english_unless_told_otherwise(gateway: Gateway) -> None:
+    made = (await gateway.stub.CreateCollection(c.CreateCollectionRequest(name="a"))).collection
+    assert made.lexical == c.LexicalConfig(language="english", average_words=128)
+    request = c.CreateCollectionRequest(name="b", lexical=c.LexicalConfig(language="german", average_words=10))
+    assert (await gateway.stub.CreateCollection(request)).collection.lexical == request.lexical
+    request = c.CreateCollectionRequest(name="c", without_lexical=True)
+    assert not (await gateway.stub.CreateCollection(request)).collection.HasField("lexical")
+    assert not (await gateway.stub.GetCollection(c.GetCollectionRequest(name="c"))).collection.HasField("lexical")
+
+
 async def test_collections_are_listed_by_name_in_pages(gateway: Gateway) -> None:
     for name in ("c", "a", "e", "b", "d"):
         await gateway.stub.CreateCollection(c.CreateCollectionRequest(name=name))
@@ -61,6 +71,10 @@ async def test_a_name_that_is_taken_is_refused(gateway: Gateway) -> None:
         (c.CreateCollectionRequest(name="x", hnsw=c.HnswConfig(m=3)), "hnsw.m"),
         (c.CreateCollectionRequest(name="x", hnsw=c.HnswConfig(ef_construct=5000)), "hnsw.ef_construct"),
         (c.CreateCollectionRequest(name="x", description="d" * 1025), "description"),
+        (c.CreateCollectionRequest(name="x", lexical=c.LexicalConfig(language="klingon")), "lexical.language"),
+        (c.CreateCollectionRequest(name="x", lexical=c.LexicalConfig(language="English")), "lexical.language"),
+        (c.CreateCollectionRequest(name="x", lexical=c.LexicalConfig(average_words=-1)), "lexical.average_words"),
+        (c.CreateCollectionRequest(name="x", lexical=c.LexicalConfig(), without_lexical=True), "lexical"),
         (c.CreateCollectionRequest(name="x", metadata_fields=[c.MetadataField(key="k")]), "metadata_fields[0].type"),
         (
             c.CreateCollectionRequest(name="x", metadata_fields=[c.MetadataField(key="a..b", type=1)]),

@@ -30,7 +30,7 @@ async def test_retrieval_alone_shows_its_scores_and_ranks(gateway: Gateway) -> N
 
 async def test_two_stages_order_by_the_reranker_and_show_both(gateway: Gateway) -> None:
     await fill(gateway)
-    response = await gateway.stub.Search(search(limit=2))
+    response = await gateway.stub.Search(search(limit=2, mode=s.SEARCH_MODE_TWO_STAGE))
     assert response.mode == s.SEARCH_MODE_TWO_STAGE
     # "dogs" alone holds both words of the query.
     assert response.hits[0].document.id == "dogs"
@@ -115,7 +115,8 @@ async def test_a_hit_has_its_whole_text_however_long(gateway: Gateway) -> None:
 
 async def test_least_scores_are_kept_per_stage(gateway: Gateway) -> None:
     await fill(gateway)
-    assert (await gateway.stub.Search(search(min_retrieval_score=2.0))).candidate_count == 0
+    by_vectors = s.RetrievalOptions(kind=s.RETRIEVAL_KIND_DENSE)
+    assert (await gateway.stub.Search(search(retrieval=by_vectors, min_retrieval_score=2.0))).candidate_count == 0
     response = await gateway.stub.Search(search(min_rerank_score=2.0))
     assert [hit.document.id for hit in response.hits] == ["dogs"]
     response = await gateway.stub.Search(search(min_rerank_score=2.0, mode=s.SEARCH_MODE_RETRIEVE))
@@ -133,6 +134,7 @@ async def test_a_query_that_was_cut_is_reported(gateway: Gateway) -> None:
     gateway.embedder.max_words = 3
     response = await gateway.stub.Search(search(query="the cat sat on the mat"))
     (degradation,) = response.degradations
+    assert degradation.affected_count == 3
     assert degradation.kind == s.DEGRADATION_KIND_QUERY_TRUNCATED
     assert degradation.reason == "TOO_LONG"
     assert "3 tokens" in degradation.message
@@ -147,20 +149,6 @@ async def test_another_model_than_the_collections_is_refused_with_both_named(gat
         assert came.reason == "EMBEDDER_MISMATCH"
         assert came.metadata["collection_fingerprint"] == "f" * 64
         assert came.metadata["served_fingerprint"] == "0" * 64
-
-
-@pytest.mark.parametrize("mode", [s.SEARCH_MODE_AUTO, s.SEARCH_MODE_EXHAUSTIVE, s.SEARCH_MODE_LEXICAL])
-async def test_a_mode_that_is_not_there_is_unimplemented(gateway: Gateway, mode: s.SearchMode) -> None:
-    await fill(gateway)
-    assert isinstance(await fault(gateway.stub.Search(search(mode=mode))), faults.Unimplemented)
-
-
-async def test_a_failing_reranker_fails_the_search_with_its_reason(gateway: Gateway) -> None:
-    await fill(gateway)
-    gateway.reranker.failure = faults.Unavailable("the reranker cannot be reached", reason="RERANKER_UNAVAILABLE")
-    came = await fault(gateway.stub.Search(search()))
-    assert isinstance(came, faults.Unavailable)
-    assert came.reason == "RERANKER_UNAVAILABLE"
 
 
 def nested(depth: int) -> d.Filter:
@@ -186,11 +174,35 @@ def must(**condition: Any) -> d.Filter:
         ({"depth": -1}, "depth"),
         ({"depth": 1_000_000}, "depth"),
         ({"mode": 99}, "mode"),
+        ({"depth_policy": 9}, "depth_policy"),
+        ({"effort": 9}, "effort"),
+        ({"budget_micros": 0}, "budget_micros"),
+        ({"budget_micros": -1}, "budget_micros"),
+        ({"budget_micros": 999}, "budget_micros"),
+        ({"budget_micros": 3_600_000_001}, "budget_micros"),
+        ({"budget_micros": 2**63 - 1}, "budget_micros"),
+        ({"require_rerank": True, "mode": s.SEARCH_MODE_RETRIEVE}, "require_rerank"),
+        ({"retrieval": s.RetrievalOptions(kind=9)}, "retrieval.kind"),
+        ({"retrieval": s.RetrievalOptions(kind=s.RETRIEVAL_KIND_LEXICAL)}, "retrieval.kind"),
+        ({"retrieval": s.RetrievalOptions(fusion=s.RankFusion(k=0, dense_weight=1, lexical_weight=1))},
+         "retrieval.fusion.k"),
+        ({"retrieval": s.RetrievalOptions(fusion=s.RankFusion(k=1, dense_weight=0, lexical_weight=1))},
+         "retrieval.fusion.dense_weight"),
         ({"ranking_policy": 99}, "ranking_policy"),
         ({"min_retrieval_score": math.nan}, "min_retrieval_score"),
         ({"min_rerank_score": math.inf}, "min_rerank_score"),
         ({"retrieval": s.RetrievalOptions(ef=5000)}, "retrieval.ef"),
         ({"retrieval": s.RetrievalOptions(ef=-5)}, "retrieval.ef"),
+        ({"retrieval": s.RetrievalOptions(kind=99)}, "retrieval.kind"),
+        ({"retrieval": s.RetrievalOptions(fusion=s.RankFusion())}, "retrieval.fusion.k"),
+        (
+            {"retrieval": s.RetrievalOptions(fusion=s.RankFusion(k=2, dense_weight=0, lexical_weight=1))},
+            "retrieval.fusion.dense_weight",
+        ),
+        (
+            {"retrieval": s.RetrievalOptions(fusion=s.RankFusion(k=2, dense_weight=1, lexical_weight=math.nan))},
+            "retrieval.fusion.lexical_weight",
+        ),
         ({"mixing": s.RankMixing(k=0, rerank_weight=1)}, "mixing.k"),
         ({"mixing": s.RankMixing(k=math.nan, rerank_weight=1)}, "mixing.k"),
         ({"mixing": s.RankMixing(k=1, rerank_weight=0)}, "mixing.rerank_weight"),

@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from winnow_rpc import telemetry
 from winnow_rpc.calling import ChannelSettings, Retries, open_channel
 from winnow_rpc.faults import Internal, InvalidArgument, NotFound, ResourceExhausted, Unavailable
+from winnow_rpc.interception import FaultInterceptor
 from winnow_rpc.serving import RunningServer, Service
 from winnow_rpc.settings import ServingSettings
 from winnow_rpc.status import fault_from_rpc_error
@@ -273,3 +274,95 @@ async def test_a_log_line_is_json_with_service_and_request_id(capsys: pytest.Cap
     assert ended["service"] == "example"
     assert ended["request_id"] == "seen-9"
     assert (ended["code"], ended["reason"]) == ("NOT_FOUND", "NOT_FOUND")
+
+
+async def test_a_call_whose_deadline_passed_on_the_way_does_no_work() -> None:
+    done: list[bytes] = []
+
+    async def behaviour(request: bytes) -> bytes:
+        done.append(request)
+        return request
+
+    class Late:
+        """A context as it is when a call has waited too long to be taken up."""
+
+        def __init__(self) -> None:
+            self.code: grpc.StatusCode | None = None
+
+        def time_remaining(self) -> float:
+            return -0.001
+
+        def set_trailing_metadata(self, _metadata: Any) -> None:
+            return
+
+        async def abort(self, code: grpc.StatusCode, _details: str, _trailing: Any) -> None:
+            self.code = code
+            raise grpc.aio.AbortError
+
+    example = Example(behaviour)
+    for method in (example.unary, example.stream):
+        handler = await intercepted(method)
+        context = Late()
+        with pytest.raises(grpc.aio.AbortError):
+            if method == example.stream:
+                _ = [each async for each in handler(b"x", context)]
+            else:
+                await handler(b"x", context)
+        assert context.code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert done == []
+
+
+async def intercepted(method: Any) -> Any:
+    """A method of the service with all that surrounds it."""
+    stream = "stream" in method.__name__
+    make = grpc.unary_stream_rpc_method_handler if stream else grpc.unary_unary_rpc_method_handler
+
+    async def continuation(_details: Any) -> Any:
+        return make(method)
+
+    class Details:
+        method = f"/{NAME}/Any"
+        invocation_metadata = ()
+
+    handler = await FaultInterceptor().intercept_service(continuation, Details())  # type: ignore[arg-type]
+    assert handler is not None
+    return handler.unary_stream if stream else handler.unary_unary
+
+
+async def test_calls_go_round_several_replicas_and_one_that_died_comes_back() -> None:
+    answered: list[str] = []
+
+    def replica(name: str) -> Example:
+        async def behaviour(_request: bytes) -> bytes:
+            answered.append(name)
+            return name.encode()
+
+        return Example(behaviour)
+
+    settings = {"probe_seconds": 60, "drain_seconds": 0, "log_level": "error"}
+    servers = [RunningServer(replica(name).service(), ServingSettings(**settings)) for name in ("a", "b")]
+    for server in servers:
+        await server.start()
+    target = ",".join(server.address for server in servers)
+    channel = open_channel(ChannelSettings(target=target, idempotent={NAME: ["Unary"]}))
+    try:
+        async with asyncio.timeout(20):
+            while set(answered) != {"a", "b"}:
+                await call(channel)
+            port = int(servers[1].address.rpartition(":")[2])
+            await servers[1].stop()
+            answered.clear()
+            for _ in range(20):
+                await call(channel)
+            assert set(answered) == {"a"}
+            servers[1] = RunningServer(replica("b").service(), ServingSettings(port=port, **settings))
+            await servers[1].start()
+            began = asyncio.get_running_loop().time()
+            while "b" not in answered:
+                await call(channel)
+                await asyncio.sleep(0.01)
+            assert asyncio.get_running_loop().time() - began < 5
+    finally:
+        await channel.close()
+        for server in servers:
+            await server.stop()

@@ -13,10 +13,20 @@ from hypothesis import strategies as st
 
 from winnow.search.v1 import collections_pb2, documents_pb2, search_pb2
 from winnow_client import conversions
-from winnow_client.collections import Collection, HnswConfig, MetadataField, MetadataType
+from winnow_client.collections import Collection, HnswConfig, LexicalConfig, MetadataField, MetadataType
 from winnow_client.documents import Acknowledgement, Document, IngestOutcome, StoredDocument
 from winnow_client.metadata import MAX_DEPTH, MAX_WHOLE_NUMBER, from_struct, to_struct
-from winnow_client.searching import Degradation, Hit, RankMixing, SearchMode, SearchResult, SearchTiming, StageResult
+from winnow_client.searching import (
+    Degradation,
+    Hit,
+    RankFusion,
+    RankMixing,
+    RetrievalKind,
+    SearchMode,
+    SearchResult,
+    SearchTiming,
+    StageResult,
+)
 from winnow_rpc.faults import InvalidArgument
 from winnow_rpc.status import status_of
 
@@ -115,6 +125,7 @@ def test_a_member_that_is_newer_than_this_version_is_unknown_and_cannot_be_sent(
         (Collection, collections_pb2.Collection),
         (MetadataField, collections_pb2.MetadataField),
         (HnswConfig, collections_pb2.HnswConfig),
+        (LexicalConfig, collections_pb2.LexicalConfig),
         (Document, documents_pb2.Document),
         (StoredDocument, documents_pb2.GetDocumentResponse),
         (Acknowledgement, documents_pb2.IngestAcknowledgement),
@@ -124,6 +135,7 @@ def test_a_member_that_is_newer_than_this_version_is_unknown_and_cannot_be_sent(
         (SearchTiming, search_pb2.SearchTiming),
         (Degradation, search_pb2.Degradation),
         (RankMixing, search_pb2.RankMixing),
+        (RankFusion, search_pb2.RankFusion),
     ],
 )
 def test_no_field_of_a_message_is_forgotten(ours: Any, message: Any) -> None:
@@ -139,6 +151,18 @@ def test_a_metadata_field_comes_back_as_it_was(value: MetadataField) -> None:
 def test_an_hnsw_configuration_comes_back_as_it_was(m: int, ef_construct: int) -> None:
     value = HnswConfig(m=m, ef_construct=ef_construct)
     assert conversions.hnsw_from_proto(conversions.hnsw_to_proto(value)) == value
+
+
+@given(texts, st.integers(0, 1_000_000))
+def test_a_bm25_configuration_comes_back_as_it_was(language: str, words: int) -> None:
+    value = LexicalConfig(language=language, average_words=words)
+    assert conversions.lexical_from_proto(conversions.lexical_to_proto(value)) == value
+
+
+@given(st.integers(1, 1_000_000), st.floats(0, 10, width=32), st.floats(0, 10, width=32))
+def test_a_fusion_comes_back_as_it_was(k: int, dense: float, lexical: float) -> None:
+    value = RankFusion(k=k, dense_weight=dense, lexical_weight=lexical)
+    assert conversions.fusion_from_proto(conversions.fusion_to_proto(value)) == value
 
 
 @given(st.floats(1, 100, width=32), st.floats(0, 10, width=32), st.floats(0, 10, width=32))
@@ -167,7 +191,13 @@ def test_a_whole_answer_is_converted() -> None:
         mode=search_pb2.SEARCH_MODE_TWO_STAGE,
         candidate_count=7,
         timing=search_pb2.SearchTiming(total_micros=5, rerank_token_count=9),
-        degradations=[search_pb2.Degradation(kind=search_pb2.DEGRADATION_KIND_RERANK_SKIPPED, reason="DEADLINE")],
+        degradations=[
+            search_pb2.Degradation(
+                kind=search_pb2.DEGRADATION_KIND_RERANK_SKIPPED, reason="DEADLINE", affected_count=20
+            )
+        ],
+        retrieval_kind=search_pb2.RETRIEVAL_KIND_HYBRID,
+        planned_depth=20,
         mixing=search_pb2.RankMixing(k=2, retrieval_weight=1, rerank_weight=0.5),
     )
     result = conversions.search_result_from_proto(message)
@@ -181,7 +211,8 @@ def test_a_whole_answer_is_converted() -> None:
     )
     assert (result.mode, result.candidate_count) == (SearchMode.TWO_STAGE, 7)
     assert (result.timing.total_micros, result.timing.rerank_token_count) == (5, 9)
-    assert result.degradations[0].kind == "rerank-skipped"
+    assert (result.degradations[0].kind, result.degradations[0].affected_count) == ("rerank-skipped", 20)
+    assert (result.retrieval_kind, result.planned_depth) == (RetrievalKind.HYBRID, 20)
     assert result.mixing == RankMixing(k=2, retrieval_weight=1, rerank_weight=0.5)
     assert conversions.search_result_from_proto(search_pb2.SearchResponse()).mixing is None
 

@@ -10,14 +10,15 @@ from typing import get_type_hints
 import pytest
 
 import winnow_client
-from winnow_client import AsyncClient, Client
+from winnow_client import AsyncClient, Client, SearchOptions
 from winnow_client.asynchronous import NOT_REPEATABLE, SERVICE
 from winnow_client.config import ClientConfig, IngestConfig
 
 PUBLIC = [
     "Acknowledgement", "AsyncClient", "Client", "ClientConfig", "Collection", "Degradation", "DegradationKind",
-    "Document", "Fault", "Filter", "Hit", "HnswConfig", "IndexState", "IngestConfig", "IngestOutcome", "MetadataField",
-    "MetadataType", "RankMixing", "RankingPolicy", "Retries", "SearchMode", "SearchResult", "SearchTiming",
+    "DepthPolicy", "Document", "Effort", "Fault", "Filter", "Hit", "HnswConfig", "IndexState", "IngestConfig",
+    "IngestOutcome", "LexicalConfig", "MetadataField", "MetadataType", "RankFusion", "RankMixing", "RankingPolicy",
+    "Retries", "RetrievalKind", "SearchMode", "SearchOptions", "SearchResult", "SearchState", "SearchTiming",
     "Similarity", "StageResult", "StoredDocument", "field", "ids",
 ]  # fmt: skip
 
@@ -31,6 +32,7 @@ METHODS = {
     "ListDocuments": "list_documents",
     "DeleteDocuments": "delete_documents",
     "Search": "search",
+    "StreamSearch": "stream_search",
 }
 
 
@@ -60,6 +62,11 @@ def test_both_clients_have_the_same_parameters_and_the_same_words(name: str) -> 
     assert "Async" not in str(inspect.signature(derived).return_annotation)
     assert derived.__qualname__ == f"Client.{name}"
     assert not inspect.iscoroutinefunction(derived)
+
+
+def test_a_watched_search_can_be_told_all_that_a_search_can() -> None:
+    named = set(inspect.signature(AsyncClient.search).parameters) - {"self", "collection", "query", "timeout"}
+    assert set(SearchOptions.__annotations__) == named
 
 
 @pytest.mark.parametrize("kind", [ClientConfig, IngestConfig])

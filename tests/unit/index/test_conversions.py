@@ -13,7 +13,7 @@ from qdrant_client import grpc as pb
 
 from winnow_index.definition import Definition
 from winnow_index.schema import DenseField, Limits, VectorSchema
-from winnow_index.wire import configs, filters, ids, indexes, payloads, refusals, vectors
+from winnow_index.wire import bm25, configs, filters, ids, indexes, payloads, refusals, vectors
 from winnow_index.wire.definitions import JsonCodec, WireConfiguration, message_of
 from winnow_rpc.faults import InvalidArgument, Unimplemented
 
@@ -160,10 +160,10 @@ def test_a_message_of_a_newer_protocol_is_refused() -> None:
 
 def test_bm25_takes_its_options_and_tells_documents_from_queries() -> None:
     document = pb.Document(text="The quick brown foxes", model="qdrant/bm25")
-    stored = vectors.embed_bm25(document, field="f", query=False)
-    asked = vectors.embed_bm25(document, field="f", query=True)
+    stored = bm25.embed(document, field="f", query=False)
+    asked = bm25.embed(document, field="f", query=True)
     assert sorted(stored.indices) == sorted(asked.indices)
     assert set(asked.values) == {1.0}
     assert set(stored.values) != {1.0}
     payloads.fill(document.options, {"language": "german", "k": 2.0})
-    assert sorted(vectors.embed_bm25(document, field="f", query=False).indices) != sorted(stored.indices)
+    assert sorted(bm25.embed(document, field="f", query=False).indices) != sorted(stored.indices)

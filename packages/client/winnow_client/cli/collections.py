@@ -8,7 +8,7 @@ import click
 
 from winnow_client.cli.connection import Connection, confirm, connection_options, pass_connection
 from winnow_client.cli.output import console, emit, printable, table
-from winnow_client.collections import Collection, HnswConfig, MetadataField, MetadataType
+from winnow_client.collections import Collection, HnswConfig, LexicalConfig, MetadataField, MetadataType
 
 TYPES = [kind.value for kind in MetadataType if kind is not MetadataType.UNKNOWN]
 
@@ -49,7 +49,8 @@ def show(connection: Connection, *, name: str) -> None:
 
 @collections.command(
     epilog="\b\nExamples:\n  winnow collections create papers\n"
-    "  winnow collections create papers --metadata-field year:integer --metadata-field lang:keyword"
+    "  winnow collections create papers --metadata-field year:integer --metadata-field lang:keyword\n"
+    "  winnow collections create aufsaetze --language german"
 )
 @click.argument("name")
 @click.option("--description", default="", help="Free text for people.")
@@ -62,6 +63,13 @@ def show(connection: Connection, *, name: str) -> None:
 )
 @click.option("--m", type=click.IntRange(4, 128), help="Edges per node of the HNSW graph.  [default: 16]")
 @click.option("--ef-construct", type=click.IntRange(4, 4096), help="Candidates per inserted node.  [default: 128]")
+@click.option(
+    "--language",
+    help="Whose stop words and word endings BM25 takes off, by its English name; none takes nothing off.  "
+    "[default: english]",
+)
+@click.option("--average-words", type=click.IntRange(1, 1_000_000), help="Words of a usual document.  [default: 128]")
+@click.option("--without-lexical", is_flag=True, help="Vectors alone, without BM25.")
 @connection_options()
 @pass_connection
 def create(
@@ -72,16 +80,31 @@ def create(
     fields: tuple[str, ...],
     m: int | None,
     ef_construct: int | None,
+    language: str | None,
+    average_words: int | None,
+    without_lexical: bool,
 ) -> None:
     """Create the collection NAME, bound to the model that the embedder serves now."""
     wanted = [_field(text) for text in fields]
     hnsw = HnswConfig(m=m or 0, ef_construct=ef_construct or 0) if m or ef_construct else None
+    if without_lexical and (language or average_words):
+        raise click.UsageError("--without-lexical goes with neither --language nor --average-words.")
+    lexical = LexicalConfig(language=language or "", average_words=average_words or 0)
     with connection.client() as client:
-        collection = client.create_collection(name, description=description, metadata_fields=wanted, hnsw=hnsw)
+        collection = client.create_collection(
+            name,
+            description=description,
+            metadata_fields=wanted,
+            hnsw=hnsw,
+            lexical=lexical if language or average_words else None,
+            without_lexical=without_lexical,
+        )
     if connection.machine:
         emit(collection)
     else:
-        click.echo(f"Created {name}, for vectors of {collection.dimension} components by {collection.embedder_id}.")
+        words = f" and for BM25 ({_lexical(collection)})" if collection.lexical else ""
+        vectors = f"vectors of {collection.dimension} components by {collection.embedder_id}"
+        click.echo(f"Created {name}, for {vectors}{words}.")
 
 
 @collections.command(epilog="Example: winnow collections delete papers --yes")
@@ -126,12 +149,18 @@ def show_collection(collection: Collection) -> None:
         ("dimension", str(collection.dimension)),
         ("similarity", collection.similarity.value),
         ("indexed metadata", fields),
+        ("BM25", _lexical(collection)),
         ("HNSW", f"m {collection.hnsw.m}, ef_construct {collection.hnsw.ef_construct}"),
         ("created", made),
     ):
         if value:
             rows.add_row(name, printable(value))
     console().print(rows)
+
+
+def _lexical(collection: Collection) -> str:
+    lexical = collection.lexical
+    return f"{lexical.language}, {lexical.average_words} words on average" if lexical else "none"
 
 
 def _field(text: str) -> MetadataField:

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
@@ -32,6 +33,7 @@ from winnow_client import (
     IngestOutcome,
     MetadataField,
     MetadataType,
+    SearchMode,
     SearchResult,
 )
 from winnow_client.cli.connection import Connection, pass_connection
@@ -83,7 +85,7 @@ def demo(
 ) -> None:
     """Index the documentation of the Python standard library and search it.
 
-    Starts the four services on free ports of this machine, shows for every query what the bi-encoder found and how the
+    Starts the four services on free ports of this machine, shows for every query what the first stage found and how the
     cross-encoder ordered it, and stops them. A second run embeds nothing that is unchanged.
     """
     screen = _Screen(machine=machine or connection.machine)
@@ -119,11 +121,10 @@ async def _run(plan: _Plan, screen: _Screen) -> None:
             async with AsyncClient(stack.gateway_address) as client:
                 await _create(client, plan.collection)
                 await _index(client, plan.collection, documents, screen)
+                # Both stages are to be seen, however few the documents are.
+                search = partial(client.search, plan.collection, mode=SearchMode.TWO_STAGE, timeout=_SEARCH_SECONDS)
                 for query in plan.queries:
-                    result = await client.search(
-                        plan.collection, query, limit=_CANDIDATES, depth=_CANDIDATES, timeout=_SEARCH_SECONDS
-                    )
-                    screen.searched(query, result)
+                    screen.searched(query, await search(query, limit=_CANDIDATES, depth=_CANDIDATES))
             if plan.keep:
                 screen.kept(stack.gateway_address, plan.collection)
                 await _until_told(stack)

@@ -161,7 +161,7 @@ os.environ.setdefault("GRPC_VERBOSITY", "NONE")
 @connection_options(read_environment=True)
 @click.version_option(package_name="winnow-client", prog_name="winnow")
 def main() -> None:
-    """Two-stage semantic search: a bi-encoder finds candidates, a cross-encoder orders them.
+    """Two-stage semantic search: a bi-encoder and BM25 find candidates, a cross-encoder orders them.
 
     Exit status: 0 done, 1 failed, 2 wrong usage, 3 some documents were refused, 130 interrupted.
     """

@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import click
 
 from winnow_client.cli.connection import Connection, connection_options, pass_connection
+from winnow_client.cli.durations import DurationType
 from winnow_client.cli.output import console, emit, millis, printable, snippet, table
 from winnow_client.cli.where import WHERE_HELP, WhereType, parse_where
-from winnow_client.searching import RankingPolicy, SearchMode, SearchResult, StageResult
+from winnow_client.searching import (
+    DepthPolicy,
+    Effort,
+    RankingPolicy,
+    RetrievalKind,
+    SearchMode,
+    SearchOptions,
+    SearchResult,
+    SearchState,
+    StageResult,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Group, RenderableType
 
 _COUNT = click.IntRange(1, 1000)
 _MODES = [mode.value for mode in SearchMode if mode is not SearchMode.UNKNOWN]
@@ -17,7 +33,9 @@ _MODES = [mode.value for mode in SearchMode if mode is not SearchMode.UNKNOWN]
 
 @click.command(
     epilog="\b\nExamples:\n  winnow search docs 'how do I open a file?'\n"
-    "  winnow search docs 'graph search' --where 'year>=2016' --limit 3 --json"
+    "  winnow search docs 'graph search' --where 'year>=2016' --limit 3 --json\n"
+    "  winnow search docs 'ENOENT' --mode lexical\n"
+    "  winnow search docs 'how do I open a file?' --budget 200ms --stream"
 )
 @click.argument("collection")
 @click.argument("query")
@@ -25,11 +43,33 @@ _MODES = [mode.value for mode in SearchMode if mode is not SearchMode.UNKNOWN]
 @click.option(
     "--mode",
     type=click.Choice(_MODES),
-    default=SearchMode.TWO_STAGE.value,
+    default=SearchMode.AUTO.value,
     show_default=True,
-    help="Which stages answer. A gateway may not offer all of them, and says so.",
+    help="Which stages answer; auto chooses by the collection's size, the time there is and what works.",
+)
+@click.option(
+    "--retrieval",
+    type=click.Choice([RetrievalKind.DENSE.value, RetrievalKind.HYBRID.value]),
+    help="Find candidates by vectors alone, or by vectors and BM25.  [default: hybrid where the collection has BM25]",
 )
 @click.option("--depth", type=_COUNT, help="Candidates to rerank.  [default: the gateway's, 100]")
+@click.option(
+    "--depth-policy",
+    type=click.Choice([policy.value for policy in DepthPolicy if policy is not DepthPolicy.UNKNOWN]),
+    help="Where time is short: as deep as it allows, or the whole depth or nothing.  [default: wish]",
+)
+@click.option(
+    "--budget",
+    type=DurationType(),
+    help="Time within which the answer is wanted, as 200ms or 1.5s: reranking stops for it.  [default: --timeout]",
+)
+@click.option(
+    "--effort",
+    type=click.Choice([effort.value for effort in Effort if effort is not Effort.UNKNOWN]),
+    help="Rerank all of the depth, or stop when the first hits have settled.  [default: full]",
+)
+@click.option("--require-rerank", is_flag=True, help="Fail rather than answer without the reranker.")
+@click.option("--stream", is_flag=True, help="Show the order as it forms; with --json, one state a line.")
 @click.option("--where", multiple=True, type=WhereType(), help=WHERE_HELP)
 @click.option("--ef", type=click.IntRange(1, 4096), help="Candidates that HNSW considers: more is better and slower.")
 @click.option("--exact", is_flag=True, help="Compare with every vector instead of walking the graph.")
@@ -38,7 +78,12 @@ _MODES = [mode.value for mode in SearchMode if mode is not SearchMode.UNKNOWN]
     type=click.Choice([policy.value for policy in RankingPolicy if policy is not RankingPolicy.UNKNOWN]),
     help="Order reranked hits by the reranker alone, or mixed.  [default: as its model recommends]",
 )
-@click.option("--min-score", "--min-retrieval-score", type=float, help="Least score of retrieval.")
+@click.option(
+    "--min-score",
+    "--min-retrieval-score",
+    type=float,
+    help="Least similarity, for what vectors find; what BM25 finds is not judged by it.",
+)
 @click.option("--min-rerank-score", type=float, help="Least score of reranking, for hits that were reranked.")
 @connection_options()
 @pass_connection
@@ -49,7 +94,13 @@ def search(
     query: str,
     limit: int,
     mode: str,
+    retrieval: str | None,
     depth: int | None,
+    depth_policy: str | None,
+    budget: float | None,
+    effort: str | None,
+    require_rerank: bool,
+    stream: bool,
     where: tuple[str, ...],
     ef: int | None,
     exact: bool,
@@ -67,33 +118,61 @@ def search(
         except UnicodeDecodeError as error:
             context = click.get_current_context()
             raise click.UsageError("the query on standard input is not UTF-8.", context) from error
+    options = SearchOptions(
+        limit=limit,
+        mode=SearchMode(mode),
+        depth=depth,
+        depth_policy=DepthPolicy(depth_policy) if depth_policy else None,
+        budget=budget,
+        effort=Effort(effort) if effort else None,
+        require_rerank=require_rerank,
+        where=parse_where(where),
+        retrieval=RetrievalKind(retrieval) if retrieval else None,
+        ef=ef,
+        exact=exact,
+        ranking_policy=RankingPolicy(ranking) if ranking else None,
+        min_retrieval_score=min_score,
+        min_rerank_score=min_rerank_score,
+    )
     with connection.client() as client:
-        result = client.search(
-            collection,
-            query,
-            limit=limit,
-            mode=SearchMode(mode),
-            depth=depth,
-            where=parse_where(where),
-            ef=ef,
-            exact=exact,
-            ranking_policy=RankingPolicy(ranking) if ranking else None,
-            min_retrieval_score=min_score,
-            min_rerank_score=min_rerank_score,
-        )
+        if stream:
+            watch(client.stream_search(collection, query, **options), query=query, machine=connection.machine)
+            return
+        result = client.search(collection, query, **options)
     if connection.machine:
         emit(result)
     else:
         show(result, query=query)
 
 
-def show(result: SearchResult, *, query: str) -> None:
-    """Writes a search result for people."""
-    from rich.text import Text
+def watch(states: Iterable[SearchState], *, query: str, machine: bool) -> None:
+    """Writes a search as it forms: for machines every state on a line, for people the newest in the place of the
+    last."""
+    if machine:
+        for state in states:
+            emit(state)
+        return
+    from rich.live import Live
 
     out = console()
+    # Where there is no terminal to write over, only the last state is written.
+    with Live(console=out, auto_refresh=False, transient=False, vertical_overflow="visible") as live:
+        for state in states:
+            live.update(_rendered(state.result, query=query, forming=not state.final), refresh=out.is_terminal)
+
+
+def show(result: SearchResult, *, query: str) -> None:
+    """Writes a search result for people."""
+    console().print(_rendered(result, query=query))
+
+
+def _rendered(result: SearchResult, *, query: str, forming: bool = False) -> Group:
+    from rich.console import Group
+    from rich.text import Text
+
+    parts: list[RenderableType] = []
     if not result.hits:
-        out.print("Nothing was found.")
+        parts.append(Text("Nothing was found."))
     else:
         hits = table("#", "document", "retrieved", "reranked", right=("#", "retrieved", "reranked"))
         for hit in result.hits:
@@ -103,10 +182,12 @@ def show(result: SearchResult, *, query: str) -> None:
             if excerpt := snippet(hit.document.text, query):
                 document.append(f"\n{excerpt}", style="not bold")
             hits.add_row(str(hit.rank), document, _place(hit.retrieval), _place(hit.rerank))
-        out.print(hits)
-    out.print(timing_line(result))
+        parts.append(hits)
+    parts.append(Text(f"… {timing_line(result)}" if forming else timing_line(result), style="dim" if forming else ""))
     for degradation in result.degradations:
-        out.print(Text(f"Less than asked for: {printable(degradation.message)} ({degradation.reason})", style="yellow"))
+        sentence = f"Less than asked for: {printable(degradation.message)} ({degradation.reason})"
+        parts.append(Text(sentence, style="yellow"))
+    return Group(*parts)
 
 
 def timing_line(result: SearchResult) -> str:
@@ -114,8 +195,9 @@ def timing_line(result: SearchResult) -> str:
     timing = result.timing
     stages = [("embed", timing.embed_micros), ("retrieve", timing.retrieve_micros), ("rerank", timing.rerank_micros)]
     spent = ", ".join(f"{name} {millis(micros)}" for name, micros in [*stages, ("gateway", timing.gateway_micros)])
+    how = dict.fromkeys((result.mode.value, result.retrieval_kind.value))
     return (
-        f"{result.mode.value}: {result.candidate_count} candidates, {result.reranked_count} reranked, "
+        f"{', '.join(how)}: {result.candidate_count} candidates, {result.reranked_count} reranked, "
         f"{millis(timing.total_micros)} ({spent})"
     )
 

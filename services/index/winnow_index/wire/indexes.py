@@ -9,6 +9,7 @@ from google.protobuf import json_format
 from google.protobuf.message import Message
 from qdrant_client import grpc as pb
 
+from winnow_index.wire import bm25
 from winnow_rpc.faults import InvalidArgument
 
 # FieldType of the request (from 0) → PayloadSchemaType of the answer (from 1), both in the order of the protocol.
@@ -186,19 +187,10 @@ def _arguments(message: Message) -> dict[str, Any]:
 
 
 def _stopwords(message: pb.StopwordsSet) -> edge.StopwordsSet:
-    languages = set()
-    for name in message.languages:
-        language = getattr(edge.Language, name.capitalize(), None)
-        if language is None:
-            raise ValueError(f"there are no stop words for {name!r}")
-        languages.add(language)
-    return edge.StopwordsSet(languages, set(message.custom))
+    return edge.StopwordsSet({bm25.stopword_language(name) for name in message.languages}, set(message.custom))
 
 
 def _stemmer(message: pb.StemmingAlgorithm) -> Any:
     if message.WhichOneof("stemming_params") == "disabled":
         return edge.DisabledStemmer()
-    language = getattr(edge.SnowballLanguage, message.snowball.language.capitalize(), None)
-    if language is None:
-        raise ValueError(f"there is no stemmer for {message.snowball.language!r}")
-    return edge.SnowballParams(language)
+    return edge.SnowballParams(bm25.snowball_language(message.snowball.language))

@@ -4,33 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
-from functools import lru_cache
 from typing import Any, cast
 
 import qdrant_edge as edge
 from qdrant_client import grpc as pb
 
 from winnow_index.schema import Limits, VectorSchema
-from winnow_index.wire import payloads
+from winnow_index.wire import bm25
 from winnow_rpc.faults import InvalidArgument, Unimplemented
 
-BM25_MODEL = "qdrant/bm25"
-"""The one model that this service runs itself."""
-
 EngineVector = list[float] | list[list[float]] | edge.SparseVector
-_BM25_OPTIONS = frozenset(
-    (
-        *("k", "b", "avg_len", "language", "lowercase", "ascii_folding"),
-        *("stopwords", "min_token_len", "max_token_len", "tokenizer", "stemmer"),
-    )
-)
-_TOKENIZERS = {
-    "prefix": edge.TokenizerType.Prefix,
-    "whitespace": edge.TokenizerType.Whitespace,
-    "word": edge.TokenizerType.Word,
-    "multilingual": edge.TokenizerType.Multilingual,
-    "code": edge.TokenizerType.Code,
-}
 
 
 def unknown_vector(name: str, field: str) -> InvalidArgument:
@@ -93,57 +76,6 @@ def _multi(rows: list[list[float]], size: int, *, limits: Limits, field: str) ->
     return [_dense(row, size, f"{field}[{n}]") for n, row in enumerate(rows)]
 
 
-def embed_bm25(document: pb.Document, *, field: str, query: bool) -> edge.SparseVector:
-    """The BM25 vector of a text. Raises Unimplemented for any other model: this service runs none."""
-    if document.model.lower() != BM25_MODEL:
-        raise Unimplemented(
-            f"{field}: this index runs no model but {BM25_MODEL}; embed text for {document.model!r} beforehand",
-            reason="MODEL_NOT_OFFERED",
-            metadata={"model": document.model},
-        )
-    options = {key: payloads.value_from_wire(v, f"{field}.options.{key}") for key, v in document.options.items()}
-    try:
-        model = _bm25(repr(sorted(options.items())), _Options(options))
-        return model.embed_query(document.text) if query else model.embed_document(document.text)
-    except (TypeError, ValueError) as error:
-        raise InvalidArgument(
-            f"{field}.options: not options of {BM25_MODEL}: {error}", field=f"{field}.options", reason="BAD_OPTIONS"
-        ) from error
-
-
-class _Options:
-    """Options beside their hashable key; equal to any other, so that the cache looks at the key alone."""
-
-    def __init__(self, values: dict[str, Any]) -> None:
-        self.values = values
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Options)
-
-    def __hash__(self) -> int:
-        return 0
-
-
-@lru_cache(maxsize=64)
-def _bm25(_key: str, options: _Options) -> edge.Bm25:
-    given = dict(options.values)
-    if unknown := sorted(given.keys() - _BM25_OPTIONS):
-        raise ValueError(f"unknown option {unknown[0]!r}")
-    if "tokenizer" in given:
-        name = given["tokenizer"]
-        if name not in _TOKENIZERS:
-            raise ValueError(f"tokenizer must be one of {', '.join(_TOKENIZERS)}")
-        given["tokenizer"] = _TOKENIZERS[name]
-    for key in ("stopwords", "stemmer"):
-        if key in given:
-            raise Unimplemented(
-                f"options.{key} of {BM25_MODEL} is not offered; `language` chooses both", reason="OPTION_NOT_OFFERED"
-            )
-    # Qdrant's own default is English.
-    given.setdefault("language", "english")
-    return edge.Bm25(edge.Bm25Config(**given))
-
-
 def refuse_model_input(kind: str, field: str) -> Unimplemented:
     """The fault for an input that only a model could turn into a vector."""
     return Unimplemented(
@@ -169,7 +101,7 @@ def from_wire(
         raise refuse_model_input(kind, field)
     if name in schema.sparse:
         if kind == "document":
-            return embed_bm25(message.document, field=field, query=query)
+            return bm25.embed(message.document, field=field, query=query)
         if kind == "sparse":
             return _sparse(message.sparse.indices[:], message.sparse.values[:], field)
         if kind is None and isinstance(message, pb.Vector) and message.HasField("indices"):
@@ -184,7 +116,7 @@ def from_wire(
         raise unknown_vector(name, field)
     if kind == "document":
         # A BM25 text in a dense field: the model decides whether it is refused as unknown or as misplaced.
-        embed_bm25(message.document, field=field, query=query)
+        bm25.embed(message.document, field=field, query=query)
     rows = _rows(message, kind)
     if rows is None:
         raise InvalidArgument(

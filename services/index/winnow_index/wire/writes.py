@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+import time
+from collections.abc import AsyncIterator, Iterable
 from typing import Any, cast
 
 import qdrant_edge as edge
@@ -20,7 +21,8 @@ _MODES = {
     pb.UpdateMode.InsertOnly: UpsertMode.INSERT_ONLY,
     pb.UpdateMode.UpdateOnly: UpsertMode.UPDATE_ONLY,
 }
-_SLICE = 128
+# As long as a writer that applies its changes holds the event loop.
+_BREATH_SECONDS = 0.008
 
 
 class WriteReader:
@@ -38,12 +40,11 @@ class WriteReader:
         if mode not in _MODES:
             raise Unimplemented("update_mode: this index has upsert, insert_only and update_only")
         points: dict[PointId, tuple[edge.Point, int]] = {}
-        async for start, part in _sliced(message.points, breathe):
-            for n, point in enumerate(part, start):
-                read, size = self._point(point, f"{field}[{n}]")
-                point_id = cast(PointId, read.id)
-                points.pop(point_id, None)
-                points[point_id] = (read, size)
+        async for n, point in _in_turn(message.points, breathe):
+            read, size = self._point(point, f"{field}[{n}]")
+            point_id = cast(PointId, read.id)
+            points.pop(point_id, None)
+            points[point_id] = (read, size)
         return Upsert(
             points=[point for point, _ in points.values()],
             sizes=[size for _, size in points.values()],
@@ -67,18 +68,17 @@ class WriteReader:
         refusals.shard_keys(message)
         refusals.too_many(message.points, limit=self._limits.max_batch, field=field)
         points: dict[PointId, tuple[dict[str, Any], int]] = {}
-        async for start, part in _sliced(message.points, breathe):
-            for n, point in enumerate(part, start):
-                point_id = ids.from_wire(point.id, f"{field}[{n}].id")
-                named = vectors.named_from_wire(
-                    point.vectors, schema=self._schema, limits=self._limits, field=f"{field}[{n}].vectors"
+        async for n, point in _in_turn(message.points, breathe):
+            point_id = ids.from_wire(point.id, f"{field}[{n}].id")
+            named = vectors.named_from_wire(
+                point.vectors, schema=self._schema, limits=self._limits, field=f"{field}[{n}].vectors"
+            )
+            if not named:
+                raise InvalidArgument(
+                    f"{field}[{n}].vectors: a vector is needed", field=f"{field}[{n}].vectors", reason="EMPTY_INPUT"
                 )
-                if not named:
-                    raise InvalidArgument(
-                        f"{field}[{n}].vectors: a vector is needed", field=f"{field}[{n}].vectors", reason="EMPTY_INPUT"
-                    )
-                merged = {**points.pop(point_id, ({}, 0))[0], **named}
-                points[point_id] = (merged, point.ByteSize() + 64)
+            merged = {**points.pop(point_id, ({}, 0))[0], **named}
+            points[point_id] = (merged, point.ByteSize() + 64)
         return UpdateVectors(
             points=[edge.PointVectors(point_id, cast(Any, named)) for point_id, (named, _) in points.items()],
             sizes=[size for _, size in points.values()],
@@ -182,9 +182,11 @@ def _optional_filter(message: Message, field: str) -> edge.Filter | None:
     return filters.from_wire(getattr(message, field), field) if message.HasField(field) else None
 
 
-async def _sliced(items: Sequence[Any], breathe: Any) -> AsyncIterator[tuple[int, Iterable[Any]]]:
-    """Parts of a long list, with room for others between them."""
-    for start in range(0, len(items), _SLICE):
-        if start:
+async def _in_turn(items: Iterable[Any], breathe: Any) -> AsyncIterator[tuple[int, Any]]:
+    """The items with their numbers, and room for others whenever reading took a while, as BM25 of long texts does."""
+    began = time.perf_counter()
+    for number, item in enumerate(items):
+        if time.perf_counter() - began > _BREATH_SECONDS:
             await breathe()
-        yield start, items[start : start + _SLICE]
+            began = time.perf_counter()
+        yield number, item

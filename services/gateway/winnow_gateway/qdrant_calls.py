@@ -1,0 +1,72 @@
+"""Around each call of the index: what goes along with it, how long it may take, and what its failures become."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+from qdrant_client import context_headers
+from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
+
+from winnow_rpc import telemetry
+from winnow_rpc.faults import (
+    AlreadyExists,
+    DeadlineExceeded,
+    Fault,
+    Internal,
+    NotFound,
+    ResourceExhausted,
+    Unavailable,
+    Unimplemented,
+)
+from winnow_rpc.status import fault_from_rpc_error
+
+
+@asynccontextmanager
+async def asking(collection: str = "", *, timeout: float) -> AsyncIterator[None]:
+    """Around a call: the request id goes along, time is bounded to `timeout` seconds, failures become faults."""
+    headers = {telemetry.REQUEST_ID_KEY: telemetry.request_id()} if telemetry.request_id() else {}
+    try:
+        with context_headers.headers(headers):
+            async with asyncio.timeout(timeout):
+                yield
+    except TimeoutError as error:
+        raise DeadlineExceeded(f"the index did not answer within {timeout:.3g} s", reason="INDEX_TIMEOUT") from error
+    except ResourceExhaustedResponse as error:
+        raise ResourceExhausted(
+            "the index is overloaded", reason="INDEX_OVERLOADED", retry_after=error.retry_after_s
+        ) from error
+    except grpc.aio.AioRpcError as error:
+        raise _index_fault(error, collection) from error
+
+
+def no_collection(name: str) -> NotFound:
+    """The fault for a collection that is not there, or is not ours."""
+    return NotFound(f"there is no collection {name!r}", reason="NO_COLLECTION", metadata={"collection": name})
+
+
+def _index_fault(error: grpc.aio.AioRpcError, collection: str) -> Fault:
+    fault = fault_from_rpc_error(error)
+    match fault:
+        case NotFound():
+            return no_collection(collection)
+        case AlreadyExists():
+            return AlreadyExists(
+                f"collection {collection!r} is there already",
+                reason="COLLECTION_EXISTS",
+                metadata={"collection": collection},
+            )
+        case Unavailable():
+            return Unavailable(
+                "the index cannot be reached",
+                reason="INDEX_UNAVAILABLE",
+                metadata={"cause": fault.message},
+                retry_after=1.0,
+            )
+        case DeadlineExceeded() | ResourceExhausted() | Unimplemented():
+            return fault
+        case _:
+            # The index refused what we made of a request that we had accepted.
+            return Internal(f"the index refused a call: {fault.message}", reason="INDEX_REFUSED")

@@ -1,0 +1,166 @@
+"""Reranking that can stop at any moment with what it has: best candidates first, until the time is up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from winnow_gateway.breaking import CircuitBreaker
+from winnow_gateway.costs import CostBook, RerankCost
+from winnow_gateway.ordering import scored_prefix
+from winnow_gateway.outcomes import Cause
+from winnow_gateway.ports import RerankedBatch, Reranker
+from winnow_rpc.faults import DeadlineExceeded, Fault, ResourceExhausted
+
+MAX_CALL_PASSAGES = 1_000
+"""Passages of one call: what a reranker takes by default."""
+
+# Silence is held against the reranker only when it lasts longer than its usual time to a first score can explain;
+# between two batches of a busy one, others have their turns.
+_LEAST_PATIENCE_SECONDS = 0.1
+_LEAST_PATIENCE_BETWEEN_SECONDS = 0.5
+_PATIENCE = 4.0
+
+
+@dataclass(slots=True)
+class Reranking:
+    """How far it has come."""
+
+    scores: dict[int, float] = field(default_factory=dict)
+    """Position of the passage → score, in whatever order they came."""
+    fingerprint: str = ""
+    token_count: int = 0
+    inference_micros: int = 0
+    cause: Cause | None = None
+    """Why it ended before all were scored; None: it did not."""
+    fault: Fault | None = None
+    """What the reranker said, if it was that."""
+
+    def prefix(self, count: int) -> Mapping[int, float]:
+        """The scores that an order may be made of: those without a gap before them."""
+        return scored_prefix(self.scores, count)
+
+
+class AnytimeReranker:
+    """Reranks until it is done or its time is up. One for a gateway: it learns costs, and knows the reranker's
+    health."""
+
+    def __init__(
+        self, *, reranker: Reranker, breaker: CircuitBreaker, book: CostBook, clock: Callable[[], float]
+    ) -> None:
+        self._reranker = reranker
+        self._breaker = breaker
+        self._book = book
+        self._clock = clock
+
+    async def run(
+        self,
+        state: Reranking,
+        *,
+        collection: str,
+        query: str,
+        start: int,
+        passages: Sequence[str],
+        cost: RerankCost,
+        stop_at: float,
+    ) -> AsyncGenerator[None, None]:
+        """Fills `state`, yielding after each batch; never raises for what the reranker does. Closing it cancels the
+        rest.
+
+        `start` is the position of the first passage; `stop_at` a moment of the clock; `cost` what is expected, by which
+        silence is judged.
+        """
+        for at in range(0, len(passages), MAX_CALL_PASSAGES):
+            part = passages[at : at + MAX_CALL_PASSAGES]
+            async with aclosing(self._call(state, start + at, collection, query, part, cost, stop_at)) as batches:
+                async for _ in batches:
+                    yield
+            if state.cause:
+                return
+
+    def unreachable(self, fault: Fault) -> None:
+        """Takes note that the reranker failed to answer something else that a search needed of it."""
+        passage = self._breaker.enter()
+        if passage and isinstance(fault, ResourceExhausted | DeadlineExceeded):
+            self._breaker.abandoned(passage)
+        elif passage:
+            self._breaker.failed(passage)
+
+    async def _call(
+        self,
+        state: Reranking,
+        start: int,
+        collection: str,
+        query: str,
+        passages: Sequence[str],
+        cost: RerankCost,
+        stop_at: float,
+    ) -> AsyncGenerator[None, None]:
+        began = heard = self._clock()
+        if stop_at <= began:
+            state.cause = Cause.NO_TIME
+            return
+        passage = self._breaker.enter()
+        if passage is None:
+            state.cause = Cause.BREAKER_OPEN
+            return
+        settled = False
+        tokens = 0
+        stream = self._reranker.rerank(query, passages, timeout=stop_at - began)
+        try:
+            async with aclosing(stream):
+                while True:
+                    batch = await self._next(stream, stop_at)
+                    if batch is None:
+                        break
+                    heard = self._clock()
+                    if not settled:
+                        self._breaker.succeeded(passage)
+                        settled = True
+                    tokens += batch.token_count
+                    state.scores.update({start + position: score for position, score in batch.scores.items()})
+                    state.fingerprint = batch.model_fingerprint
+                    state.token_count += batch.token_count
+                    state.inference_micros += batch.inference_micros
+                    self._book.reranked(
+                        collection,
+                        batch.model_fingerprint,
+                        passages=len(batch.scores),
+                        tokens=batch.token_count,
+                        all_tokens=tokens,
+                        seconds=heard - began,
+                        now=heard,
+                    )
+                    yield
+        except DeadlineExceeded:
+            state.cause = Cause.NO_TIME
+            silence = self._clock() - heard
+            least = _LEAST_PATIENCE_BETWEEN_SECONDS if tokens else _LEAST_PATIENCE_SECONDS
+            if silence >= max(least, _PATIENCE * cost.seconds(1)):
+                state.cause = Cause.UNAVAILABLE
+                state.fault = DeadlineExceeded(f"it was silent for {silence * 1000:,.0f} ms")
+                self._breaker.failed(passage)
+                settled = True
+            elif not tokens:
+                self._book.waited_in_vain(collection, seconds=silence, now=self._clock())
+        except ResourceExhausted as fault:
+            # It answers, and so it works.
+            self._breaker.succeeded(passage)
+            settled = True
+            state.cause, state.fault = Cause.OVERLOADED, fault
+        except Fault as fault:
+            self._breaker.failed(passage)
+            settled = True
+            state.cause, state.fault = Cause.UNAVAILABLE, fault
+        finally:
+            if not settled:
+                self._breaker.abandoned(passage)
+
+    async def _next(self, stream: AsyncGenerator[RerankedBatch, None], stop_at: float) -> RerankedBatch | None:
+        try:
+            async with asyncio.timeout(max(0.0, stop_at - self._clock())):
+                return await anext(stream, None)
+        except TimeoutError:
+            raise DeadlineExceeded("the time for reranking is up", reason="DEADLINE") from None

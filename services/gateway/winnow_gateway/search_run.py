@@ -1,0 +1,390 @@
+"""One search from its plan to its answer: embed the query, retrieve, rerank, order; and what to do when a stage
+fails."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from winnow_gateway import outcomes
+from winnow_gateway.breaking import BreakerOpen, CircuitBreaker
+from winnow_gateway.budgets import Budget
+from winnow_gateway.catalog import Catalog
+from winnow_gateway.collections import CollectionSpec
+from winnow_gateway.costs import CostBook, Costs
+from winnow_gateway.documents import DocumentView, split_text
+from winnow_gateway.exhausting import fetch_all
+from winnow_gateway.filters import filtered_keys
+from winnow_gateway.guarding import guarded
+from winnow_gateway.ordering import Mixing, Placed, SettledTop, splice
+from winnow_gateway.outcomes import Cause, Degradation, Hit, SearchOutcome, SearchTiming
+from winnow_gateway.planning import Effort, Plan, RetrievalKind, SearchMode, Shortfall, extend, refine
+from winnow_gateway.ports import Candidate, EmbeddedTexts, Embedder, Index, Reranker
+from winnow_gateway.queries import RankingPolicy, SearchQuery
+from winnow_gateway.reranking import AnytimeReranker, Reranking
+from winnow_rpc.faults import (
+    DeadlineExceeded,
+    FailedPrecondition,
+    Fault,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+)
+
+# A deadline of 0 would mean none to some.
+_LEAST_SECONDS = 0.001
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backends:
+    """What searches call, with the breaker of each and the book of their costs."""
+
+    catalog: Catalog
+    embedder: Embedder
+    embedder_breaker: CircuitBreaker
+    index: Index
+    index_breaker: CircuitBreaker
+    reranker: Reranker
+    anytime: AnytimeReranker
+    book: CostBook
+
+
+def unranked(cause: Cause, fault: Fault | None, *, retry_after: float | None = None) -> Fault:
+    """The fault of a search that must be reranked and cannot be."""
+    why = cause.because("reranker", fault)
+    if cause is Cause.NO_TIME:
+        return DeadlineExceeded(f"reranking is required: {why}", reason="NO_TIME_TO_RERANK")
+    return Unavailable(
+        f"reranking is required, and {why}",
+        reason="RERANKER_UNAVAILABLE",
+        metadata={"cause": cause.value},
+        retry_after=retry_after or (fault.retry_after if fault else None) or 1.0,
+    )
+
+
+class SearchRun:
+    """One search. `states` runs it, once."""
+
+    def __init__(
+        self,
+        *,
+        query: SearchQuery,
+        spec: CollectionSpec,
+        plan: Plan,
+        costs: Costs,
+        budget: Budget,
+        timing: SearchTiming,
+        backends: Backends,
+        economy_batches: int,
+        clock: Callable[[], float],
+    ) -> None:
+        # A graph whose index does not know the field of a filter loses most of what fits; a scan loses nothing.
+        indexed = {field.key for field in spec.metadata_fields}
+        scans = not indexed.issuperset(filtered_keys(query.filter)) or plan.mode is SearchMode.EXHAUSTIVE
+        self._query = replace(query, exact=True) if scans else query
+        self._spec = spec
+        self._plan = plan
+        self._kind = plan.kind
+        self._costs = costs
+        self._budget = budget
+        self._timing = timing
+        self._backends = backends
+        self._economy_batches = economy_batches
+        self._clock = clock
+        self._degradations: list[Degradation] = []
+        self._embedder_fingerprint = ""
+        self._candidates: Sequence[Candidate] = ()
+        self._reranking = Reranking()
+        self._mixing: Mixing | None = None
+        self._settled = False
+
+    async def states(self, *, progressive: bool) -> AsyncGenerator[SearchOutcome, None]:
+        """The answer, last; with `progressive`, before it the order of retrieval and every better one."""
+        # Asked meanwhile, for it is nearly always known already.
+        may_rerank = self._plan.wish and self._plan.shortfall is not Shortfall.NO_RERANKER
+        asking = asyncio.ensure_future(self._ask_mixing()) if may_rerank else None
+        try:
+            vector = await self._embed()
+            await self._retrieve(vector)
+            if asking and self._plan.depth and self._candidates:
+                if progressive:
+                    yield self._outcome(self._place(), final=False)
+                async with aclosing(self._rerank(asking)) as batches:
+                    async for placed in batches:
+                        if progressive:
+                            yield self._outcome(placed, final=False)
+            yield await self._answer()
+        finally:
+            if asking:
+                asking.cancel()
+
+    async def _embed(self) -> NDArray[np.float32] | None:
+        """The query's vector; None where BM25 alone is to answer."""
+        if self._query.mode is SearchMode.LEXICAL:
+            return None
+        fallback = self._spec.lexical is not None
+        left = self._budget.until_deadline
+        if fallback:
+            # What the answer cannot do without is retrieval; what embedding leaves of the time must be enough for it.
+            left = min(left, max(0.0, self._budget.left - self._costs.retrieve_seconds))
+        entered = self._clock()
+        try:
+            if self._kind is RetrievalKind.LEXICAL:
+                raise BreakerOpen("the embedder is given a pause")
+            patience = 4 * self._costs.embed_seconds
+            async with guarded(self._backends.embedder_breaker, "embedder", left, patience, clock=self._clock):
+                embedded = await self._backends.embedder.embed_query(
+                    self._query.query, fingerprint=self._spec.embedder.fingerprint, timeout=left
+                )
+        except FailedPrecondition:
+            # Says which two models it is about, where it can.
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._budget.until_deadline):
+                    await self._backends.catalog.require_served(self._spec)
+            raise
+        except InvalidArgument:
+            raise
+        except Fault as fault:
+            self._embedded(entered)
+            if not fallback:
+                raise
+            self._degradations.append(outcomes.embedder_unavailable(Cause.of(fault), fault))
+            self._kind = RetrievalKind.LEXICAL
+            return None
+        self._embedded(entered, embedded)
+        vector: NDArray[np.float32] = embedded.vectors[0]
+        return vector
+
+    def _embedded(self, entered: float, embedded: EmbeddedTexts | None = None) -> None:
+        seconds = self._clock() - entered
+        self._timing.embed_micros += round(seconds * 1e6)
+        if embedded is None:
+            return
+        self._backends.book.embedded(seconds)
+        self._timing.embed_inference_micros = embedded.inference_micros
+        self._timing.embed_token_count = embedded.token_count
+        self._embedder_fingerprint = embedded.model_fingerprint
+        if dropped := embedded.dropped_token_counts.get(0, 0):
+            self._degradations.append(outcomes.query_truncated(dropped))
+
+    async def _retrieve(self, vector: NDArray[np.float32] | None) -> None:
+        query, plan = self._query, self._plan
+        entered = self._clock()
+        everything = plan.mode is SearchMode.EXHAUSTIVE
+        view = DocumentView(text=query.view.text or plan.wish > 0, metadata=query.view.metadata)
+        if everything:
+            # The order alone: the documents come in pages, or they might not fit one message.
+            view = DocumentView(text=False, metadata=False)
+        left = self._budget.until_deadline
+        try:
+            async with guarded(self._backends.index_breaker, "index", left, 1.0, clock=self._clock):
+                self._candidates = await self._backends.index.retrieve(
+                    query.collection,
+                    vector=vector,
+                    text=None if self._kind is RetrievalKind.DENSE else query.query,
+                    fusion=query.fusion,
+                    limit=plan.candidates,
+                    filter_=query.filter,
+                    view=view,
+                    min_score=query.min_retrieval_score,
+                    ef=query.ef,
+                    exact=query.exact,
+                    timeout=left,
+                )
+        except NotFound:
+            self._backends.catalog.forget(query.collection)
+            raise
+        if everything:
+            await self._fetch_all()
+        seconds = self._clock() - entered
+        self._timing.retrieve_micros += round(seconds * 1e6)
+        if not everything:
+            self._backends.book.retrieved(query.collection, seconds)
+        self._plan = refine(
+            self._plan, cost=self._costs.rerank, seconds=self._stop_at() - self._clock(), candidates=self._readable()
+        )
+
+    async def _fetch_all(self) -> None:
+        """Every document with its text; where time or the index fails, those that came."""
+        fetched = await fetch_all(
+            self._backends.index, self._query, self._candidates, seconds=self._budget.left, clock=self._clock
+        )
+        self._candidates = fetched.candidates
+        if fetched.cause:
+            missed = max(1, self._plan.wish - fetched.count)
+            self._degradations.append(outcomes.documents_missed(fetched.cause, fetched.fault, count=missed))
+        self._plan = replace(self._plan, wish=max(self._plan.wish, len(self._candidates)))
+
+    def _readable(self) -> int:
+        """Candidates, best first, up to the first whose text is not there."""
+        for position, candidate in enumerate(self._candidates):
+            if candidate.head_only and not candidate.document.text:
+                return position
+        return len(self._candidates)
+
+    def _stop_at(self) -> float:
+        """When reranking stops, on the clock: so that what still has to be fetched for the answer can be."""
+        stop_at = self._budget.stop_at
+        if self._plan.floor:
+            # A depth that is insisted on goes before a time that is only wished for.
+            stop_at = self._budget.latest_stop
+        if self._query.view.text and any(candidate.head_only for candidate in self._candidates):
+            stop_at -= self._costs.retrieve_seconds
+        return stop_at
+
+    async def _ask_mixing(self) -> Mixing | Fault | None:
+        """How both orders are mixed; a fault of the reranker's is returned, one of the request's is too."""
+        query = self._query
+        if query.policy is RankingPolicy.RERANKER:
+            return None
+        if query.policy is RankingPolicy.MIXED and query.mixing:
+            return query.mixing
+        try:
+            model = await self._backends.reranker.model(timeout=max(self._budget.left, _LEAST_SECONDS))
+        except Fault as fault:
+            return fault
+        if query.policy is RankingPolicy.MIXED and model.mixing is None:
+            return FailedPrecondition(
+                f"the reranker's model {model.id} recommends no mixing; give one with the request",
+                reason="NO_MIXING",
+                metadata={"model": model.id},
+            )
+        return model.mixing
+
+    async def _rerank(self, asking: asyncio.Future[Mixing | Fault | None]) -> AsyncGenerator[Sequence[Placed], None]:
+        """The order after every batch, until it is done, its time is up, or it has settled."""
+        entered = self._clock()
+        query, state = self._query, self._reranking
+        try:
+            async with asyncio.timeout(max(0.0, self._stop_at() - entered)):
+                mixing = await asking
+        except TimeoutError:
+            mixing = DeadlineExceeded("the reranker did not say what its model is")
+        if isinstance(mixing, Fault):
+            if mixing.reason == "NO_MIXING":
+                raise mixing
+            state.cause, state.fault = Cause.of(mixing), mixing
+            self._backends.anytime.unreachable(mixing)
+            return
+        self._mixing = mixing
+        settling = SettledTop(limit=query.limit, batches=self._economy_batches)
+        try:
+            while len(state.scores) < self._plan.depth:
+                async with aclosing(self._call(len(state.scores))) as batches:
+                    async for _ in batches:
+                        placed = self._place()
+                        if query.effort is Effort.ECONOMY and settling.settled(placed):
+                            self._settled = True
+                            return
+                        yield placed
+                if state.cause or len(state.scores) < self._plan.depth:
+                    return
+                left = self._stop_at() - self._clock()
+                self._plan = extend(self._plan, cost=self._costs.rerank, seconds=left, candidates=self._readable())
+        finally:
+            self._timing.rerank_micros = round((self._clock() - entered) * 1e6)
+            self._timing.rerank_inference_micros = state.inference_micros
+            self._timing.rerank_token_count = state.token_count
+
+    def _call(self, start: int) -> AsyncGenerator[None, None]:
+        """Reranks the candidates of the plan from a position on."""
+        documents = [candidate.document for candidate in self._candidates[start : self._plan.depth]]
+        return self._backends.anytime.run(
+            self._reranking,
+            collection=self._query.collection,
+            query=self._query.query,
+            start=start,
+            passages=[replace(document, text=split_text(document.text)[0]).passage for document in documents],
+            cost=self._costs.rerank,
+            stop_at=self._stop_at(),
+        )
+
+    def _scores(self) -> Mapping[int, float]:
+        return self._reranking.prefix(self._plan.depth)
+
+    def _place(self) -> Sequence[Placed]:
+        return splice(
+            [candidate.score for candidate in self._candidates],
+            self._scores(),
+            mixing=self._mixing,
+            min_rerank_score=self._query.min_rerank_score,
+        )
+
+    async def _answer(self) -> SearchOutcome:
+        self._judge()
+        outcome = self._outcome(self._place(), final=True)
+        long = [hit.document.id for hit in outcome.hits if self._candidates[hit.place.position].head_only]
+        if long and self._query.view.text:
+            hits = await self._with_whole_texts(outcome.hits, long)
+            outcome = replace(outcome, hits=hits, degradations=list(self._degradations))
+        self._timing.total_micros = round(self._budget.elapsed * 1e6)
+        return outcome
+
+    def _judge(self) -> None:
+        """Says in what the reranking was less than was wished for; raises where the caller will not have that."""
+        plan, state, done = self._plan, self._reranking, len(self._scores())
+        if not plan.wish or self._settled or done >= plan.wish:
+            return
+        cause = state.cause
+        if cause is None and done < plan.depth:
+            cause, state.fault = Cause.UNAVAILABLE, Fault("it left candidates out")
+        if cause is None:
+            cause = Cause.BREAKER_OPEN if plan.shortfall is Shortfall.NO_RERANKER else Cause.NO_TIME
+        if self._query.require_rerank and self._candidates:
+            if not done:
+                raise unranked(cause, state.fault)
+            if done < min(plan.floor, plan.wish):
+                raise DeadlineExceeded(
+                    f"{done} candidates were reranked when the time was up; {plan.floor} are insisted on",
+                    reason="FLOOR_NOT_REACHED",
+                )
+        if done:
+            self._degradations.append(outcomes.rerank_partial(cause, state.fault, reranked=done, wish=plan.wish))
+        elif self._candidates:
+            self._degradations.append(outcomes.rerank_skipped(cause, state.fault, missed=plan.wish))
+
+    async def _with_whole_texts(self, hits: Sequence[Hit], long: Sequence[str]) -> list[Hit]:
+        entered = self._clock()
+        texts: Mapping[str, str] = {}
+        try:
+            # A part of what is left is for sending it all.
+            left = 0.9 * self._budget.until_deadline
+            async with guarded(self._backends.index_breaker, "index", left, 1.0, clock=self._clock):
+                texts = await self._backends.index.texts(self._query.collection, long)
+        except Fault as fault:
+            self._degradations.append(outcomes.texts_cut(Cause.of(fault), fault, count=len(long)))
+        self._timing.retrieve_micros += round((self._clock() - entered) * 1e6)
+        # One that was deleted meanwhile keeps its head.
+        return [
+            Hit(replace(hit.document, text=texts.get(hit.document.id, hit.document.text)), hit.place) for hit in hits
+        ]
+
+    def _outcome(self, placed: Sequence[Placed], *, final: bool) -> SearchOutcome:
+        plan, scores = self._plan, self._scores()
+        mode, reason = plan.mode, plan.reason
+        if final and plan.wish and not scores and self._candidates and mode is not SearchMode.RETRIEVE:
+            reason = f"{mode.value} was planned, but nothing could be reranked"
+            mode = SearchMode.RETRIEVE
+        elif self._settled:
+            reason = f"{reason}; the first hits had settled after {len(scores)} of {plan.depth} candidates"
+        self._timing.total_micros = round(self._budget.elapsed * 1e6)
+        return SearchOutcome(
+            hits=[Hit(self._candidates[place.position].document, place) for place in placed[: self._query.limit]],
+            mode=mode,
+            mode_reason=reason,
+            kind=self._kind,
+            candidate_count=len(self._candidates),
+            planned_depth=plan.depth,
+            reranked_count=len(scores),
+            timing=self._timing if final else replace(self._timing),
+            degradations=list(self._degradations),
+            embedder_fingerprint=self._embedder_fingerprint,
+            reranker_fingerprint=self._reranking.fingerprint if scores else "",
+            mixing=self._mixing if scores else None,
+            final=final,
+        )

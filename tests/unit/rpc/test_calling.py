@@ -1,0 +1,32 @@
+"""How addresses become what gRPC connects to."""
+
+import pytest
+
+from winnow_rpc.calling import grpc_target
+from winnow_rpc.faults import InvalidArgument
+
+
+@pytest.mark.parametrize(
+    ("addresses", "target"),
+    [
+        ("127.0.0.1:50052", "127.0.0.1:50052"),
+        ("reranker:50052", "reranker:50052"),
+        ("dns:///reranker:50052", "dns:///reranker:50052"),
+        ("127.0.0.1:1,127.0.0.2:2", "ipv4:127.0.0.1:1,127.0.0.2:2"),
+        (" 127.0.0.1:1 , 127.0.0.1:2 ", "ipv4:127.0.0.1:1,127.0.0.1:2"),
+        ("127.0.0.1:1,127.0.0.1:1", "ipv4:127.0.0.1:1"),
+        ("[::1]:1,[::1]:2", "ipv6:[::1]:1,[::1]:2"),
+    ],
+)
+def test_one_address_stays_as_it_is_and_several_become_a_list(addresses: str, target: str) -> None:
+    assert grpc_target(addresses) == target
+
+
+@pytest.mark.parametrize(
+    "addresses", ["127.0.0.1:1,", "a:1,b", "127.0.0.1:1,dns:///b:2", "127.0.0.1:1,:2", "127.0.0.1:99999,127.0.0.1:1",
+                  "127.0.0.1:1,[::1]:2", "no-such-host.invalid:1,127.0.0.1:1"],
+)  # fmt: skip
+def test_a_list_that_cannot_be_connected_to_is_refused(addresses: str) -> None:
+    with pytest.raises(InvalidArgument) as caught:
+        grpc_target(addresses)
+    assert caught.value.reason == "BAD_ADDRESS"
