@@ -12,7 +12,7 @@ import click
 import numpy as np
 from rich.progress import Progress
 
-from winnow_inference.locating import default_bi_encoder, locate
+from winnow_inference.models.locating import default_bi_encoder, locate
 from winnow_lab import bench_report
 from winnow_lab.bench_inference.embedding import measure_embedding
 from winnow_lab.bench_inference.loads import measure_each, measure_mixed, measure_overload, measure_query

@@ -16,11 +16,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 from winnow_embedder.settings import EmbedderSettings
-from winnow_inference.batching import choose_batch
-from winnow_inference.costs import CostModel
 from winnow_inference.engines.base import Engine
-from winnow_inference.limits import RunnerLimits, runner_limits
 from winnow_inference.opening import open_bi_encoder, open_cross_encoder
+from winnow_inference.scheduling.batching import choose_batch
+from winnow_inference.scheduling.costs import CostModel
+from winnow_inference.scheduling.limits import RunnerLimits, runner_limits
 from winnow_inference.sequences import Matrix, TokenSequence
 from winnow_inference.settings import InferenceSettings
 from winnow_inference.tokenization import TextTokenizer

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from winnow_inference.facts import BiEncoderFacts
 from winnow_inference.hosting import HostedModel
-from winnow_inference.queueing import Priority
+from winnow_inference.models.facts import BiEncoderFacts
+from winnow_inference.scheduling.queueing import Priority
 from winnow_inference.sequences import Matrix
 from winnow_inference.truncation import Cut, TextTruncation
 

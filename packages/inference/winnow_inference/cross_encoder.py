@@ -6,9 +6,9 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 
-from winnow_inference.facts import CrossEncoderFacts
 from winnow_inference.hosting import HostedModel
-from winnow_inference.queueing import Priority
+from winnow_inference.models.facts import CrossEncoderFacts
+from winnow_inference.scheduling.queueing import Priority
 from winnow_inference.sequences import Matrix
 from winnow_inference.truncation import Cut, PairTruncation
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Generic
 
 from winnow_inference.engines.base import EngineDescription
-from winnow_inference.facts import FactsT
-from winnow_inference.limits import RunnerLimits
+from winnow_inference.models.facts import FactsT
 from winnow_inference.opening import OpenModel
-from winnow_inference.runner import Runner
+from winnow_inference.scheduling.limits import RunnerLimits
+from winnow_inference.scheduling.runner import Runner
 from winnow_inference.tokenization import TextTokenizer
 
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Generic
 
 from winnow_inference import machine
 from winnow_inference.engines.base import Engine
-from winnow_inference.facts import BiEncoderFacts, CrossEncoderFacts, FactsT
-from winnow_inference.loading import LoadedModel, load_bi_encoder, load_cross_encoder
-from winnow_inference.locating import ModelFolder, default_bi_encoder, locate
-from winnow_inference.mixing import Mixing, read_mixing
+from winnow_inference.models.facts import BiEncoderFacts, CrossEncoderFacts, FactsT
+from winnow_inference.models.loading import LoadedModel, load_bi_encoder, load_cross_encoder
+from winnow_inference.models.locating import ModelFolder, default_bi_encoder, locate
+from winnow_inference.models.mixing import Mixing, read_mixing
+from winnow_inference.models.weights import check_folder, check_weights
 from winnow_inference.preparing_process import prepare_apart
 from winnow_inference.settings import InferenceSettings
-from winnow_inference.weights import check_folder, check_weights
 from winnow_rpc import telemetry
 from winnow_rpc.faults import FailedPrecondition
 
@@ -175,7 +175,7 @@ def read_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer of a model's folder, read without transformers."""
     from tokenizers import Tokenizer
 
-    from winnow_inference.weights import module_folders
+    from winnow_inference.models.weights import module_folders
 
     return Tokenizer.from_file(str(module_folders(folder)[0][1] / "tokenizer.json"))
 

@@ -14,8 +14,8 @@ import sys
 import threading
 from typing import TYPE_CHECKING
 
-from winnow_inference.facts import BiEncoderFacts, CrossEncoderFacts, FactsT
-from winnow_inference.locating import ModelFolder
+from winnow_inference.models.facts import BiEncoderFacts, CrossEncoderFacts, FactsT
+from winnow_inference.models.locating import ModelFolder
 from winnow_inference.settings import InferenceSettings
 
 if TYPE_CHECKING:

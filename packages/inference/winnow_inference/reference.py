@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from winnow_inference.engines.base import Engine
-from winnow_inference.facts import BiEncoderFacts, ModelFacts
+from winnow_inference.models.facts import BiEncoderFacts, ModelFacts
 from winnow_inference.parity import Parity, compare_scores, compare_vectors
 from winnow_inference.sample_texts import pairs, paragraphs
 from winnow_inference.sequences import Matrix, TokenSequence

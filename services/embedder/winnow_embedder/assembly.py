@@ -10,9 +10,9 @@ from winnow.embedder.v1 import embedder_pb2_grpc as pb_grpc
 from winnow_embedder.servicer import SERVICE_NAME, EmbedderLimits, EmbedderServicer
 from winnow_embedder.settings import EmbedderSettings
 from winnow_inference.bi_encoder import BiEncoder
-from winnow_inference.facts import BiEncoderFacts
-from winnow_inference.limits import runner_limits
+from winnow_inference.models.facts import BiEncoderFacts
 from winnow_inference.opening import OpenModel, open_bi_encoder
+from winnow_inference.scheduling.limits import runner_limits
 from winnow_rpc import telemetry
 from winnow_rpc.faults import InvalidArgument
 from winnow_rpc.serving import Service

@@ -17,7 +17,7 @@ from winnow.embedder.v1 import embedder_pb2 as pb
 from winnow.embedder.v1 import embedder_pb2_grpc as pb_grpc
 from winnow_embedder.validation import check_dimensions, check_fingerprint, check_texts
 from winnow_inference.bi_encoder import BiEncoder, Embedded
-from winnow_inference.queueing import Priority
+from winnow_inference.scheduling.queueing import Priority
 from winnow_inference.truncation import TextTruncation
 from winnow_rpc.faults import Fault, InvalidArgument
 from winnow_rpc.status import status_of

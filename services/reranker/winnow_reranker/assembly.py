@@ -9,10 +9,10 @@ import grpc
 
 from winnow.reranker.v1 import reranker_pb2_grpc as pb_grpc
 from winnow_inference.cross_encoder import CrossEncoder
-from winnow_inference.facts import CrossEncoderFacts
-from winnow_inference.limits import runner_limits
-from winnow_inference.locating import ModelFolder
+from winnow_inference.models.facts import CrossEncoderFacts
+from winnow_inference.models.locating import ModelFolder
 from winnow_inference.opening import OpenModel, open_cross_encoder
+from winnow_inference.scheduling.limits import runner_limits
 from winnow_reranker.servicer import SERVICE_NAME, RerankerLimits, RerankerServicer
 from winnow_reranker.settings import RerankerSettings
 from winnow_rpc import telemetry

@@ -13,8 +13,8 @@ import grpc
 from winnow.reranker.v1 import reranker_pb2 as pb
 from winnow.reranker.v1 import reranker_pb2_grpc as pb_grpc
 from winnow_inference.cross_encoder import CrossEncoder, Scored
-from winnow_inference.mixing import Mixing
-from winnow_inference.queueing import Priority
+from winnow_inference.models.mixing import Mixing
+from winnow_inference.scheduling.queueing import Priority
 from winnow_inference.truncation import PairTruncation
 from winnow_reranker import validation
 from winnow_rpc.faults import InvalidArgument

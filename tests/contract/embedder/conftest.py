@@ -8,9 +8,9 @@ import pytest
 from tests.contract.embedder.served import Stub, serving
 from tests.models.tiny import build_bi_encoder
 from winnow_embedder.settings import EmbedderSettings
-from winnow_inference.facts import BiEncoderFacts
-from winnow_inference.loading import load_bi_encoder
-from winnow_inference.locating import default_bi_encoder
+from winnow_inference.models.facts import BiEncoderFacts
+from winnow_inference.models.loading import load_bi_encoder
+from winnow_inference.models.locating import default_bi_encoder
 from winnow_inference.opening import OpenModel, open_bi_encoder
 
 

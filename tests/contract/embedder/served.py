@@ -13,7 +13,7 @@ from tests.models.gated_engine import GatedEngine
 from winnow.embedder.v1 import embedder_pb2_grpc as pb_grpc
 from winnow_embedder.assembly import serve_with
 from winnow_embedder.settings import EmbedderSettings
-from winnow_inference.facts import BiEncoderFacts
+from winnow_inference.models.facts import BiEncoderFacts
 from winnow_inference.opening import OpenModel
 from winnow_rpc.serving import RunningServer
 

@@ -14,7 +14,7 @@ from tests.models.tiny import build_bi_encoder
 from winnow.embedder.v1 import embedder_pb2 as pb
 from winnow_embedder.assembly import assemble
 from winnow_embedder.settings import EmbedderSettings
-from winnow_inference.facts import BiEncoderFacts
+from winnow_inference.models.facts import BiEncoderFacts
 from winnow_inference.opening import OpenModel, open_bi_encoder
 from winnow_rpc.faults import DeadlineExceeded, FailedPrecondition, Fault, InvalidArgument, ResourceExhausted
 from winnow_rpc.status import fault_from_rpc_error

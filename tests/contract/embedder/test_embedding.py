@@ -8,7 +8,7 @@ import numpy as np
 from tests.contract.embedder.served import Stub, serving
 from winnow.embedder.v1 import embedder_pb2 as pb
 from winnow.embedder.v1 import embedder_pb2_grpc as pb_grpc
-from winnow_inference.facts import BiEncoderFacts
+from winnow_inference.models.facts import BiEncoderFacts
 from winnow_inference.opening import OpenModel
 
 TEXT = "the river runs past a city of old stone houses under seven bridges to the sea where ships wait"

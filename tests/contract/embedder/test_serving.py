@@ -16,7 +16,7 @@ from tests.contract.embedder.served import serving
 from tests.models.gated_engine import GatedEngine
 from winnow.embedder.v1 import embedder_pb2 as pb
 from winnow_inference.engines.base import EngineLost
-from winnow_inference.facts import BiEncoderFacts
+from winnow_inference.models.facts import BiEncoderFacts
 from winnow_inference.opening import OpenModel
 
 SERVICE = "winnow.embedder.v1.EmbedderService"

@@ -9,7 +9,7 @@ import pytest
 from tests.contract.embedder.served import Stub, serving
 from tests.models.gated_engine import GatedEngine
 from winnow.embedder.v1 import embedder_pb2 as pb
-from winnow_inference.facts import BiEncoderFacts
+from winnow_inference.models.facts import BiEncoderFacts
 from winnow_inference.opening import OpenModel
 from winnow_rpc.faults import InvalidArgument
 from winnow_rpc.status import fault_from_rpc_error, fault_of

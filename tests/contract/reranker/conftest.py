@@ -7,8 +7,8 @@ import pytest
 
 from tests.contract.reranker.served import Stub, open_tiny, serving
 from tests.models.tiny import build_cross_encoder
-from winnow_inference.facts import CrossEncoderFacts
-from winnow_inference.loading import load_cross_encoder
+from winnow_inference.models.facts import CrossEncoderFacts
+from winnow_inference.models.loading import load_cross_encoder
 from winnow_inference.opening import OpenModel, open_cross_encoder
 from winnow_reranker.assembly import default_model
 from winnow_reranker.settings import RerankerSettings

@@ -12,7 +12,7 @@ import grpc
 
 from tests.models.gated_engine import GatedEngine
 from winnow.reranker.v1 import reranker_pb2_grpc as pb_grpc
-from winnow_inference.facts import CrossEncoderFacts
+from winnow_inference.models.facts import CrossEncoderFacts
 from winnow_inference.opening import OpenModel, open_cross_encoder
 from winnow_reranker.assembly import default_model, serve_with
 from winnow_reranker.settings import RerankerSettings

@@ -13,7 +13,7 @@ from tests.models.gated_engine import GatedEngine
 from tests.models.tiny import build_bi_encoder, build_cross_encoder
 from winnow.reranker.v1 import reranker_pb2 as pb
 from winnow_inference.engines.base import EngineLost
-from winnow_inference.facts import CrossEncoderFacts
+from winnow_inference.models.facts import CrossEncoderFacts
 from winnow_inference.opening import OpenModel
 from winnow_reranker.assembly import assemble
 from winnow_reranker.settings import RerankerSettings

@@ -12,8 +12,8 @@ from tests.contract.reranker.served import Stub, open_tiny, serving
 from tests.models.tiny import build_cross_encoder
 from winnow.reranker.v1 import reranker_pb2 as pb
 from winnow.reranker.v1 import reranker_pb2_grpc as pb_grpc
-from winnow_inference.facts import CrossEncoderFacts
-from winnow_inference.loading import load_cross_encoder
+from winnow_inference.models.facts import CrossEncoderFacts
+from winnow_inference.models.loading import load_cross_encoder
 from winnow_inference.opening import OpenModel
 
 QUERY = "which river runs through the capital of france"

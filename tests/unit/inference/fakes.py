@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from winnow_inference.costs import CostModel
 from winnow_inference.engines.base import EngineDescription, Lanes
+from winnow_inference.scheduling.costs import CostModel
 from winnow_inference.sequences import Matrix, TokenSequence
 
 

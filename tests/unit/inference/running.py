@@ -7,9 +7,9 @@ import contextlib
 from collections.abc import AsyncIterator, Callable
 
 from tests.unit.inference.fakes import FakeEngine, sequence
-from winnow_inference.limits import RunnerLimits
-from winnow_inference.queueing import Priority
-from winnow_inference.runner import Runner
+from winnow_inference.scheduling.limits import RunnerLimits
+from winnow_inference.scheduling.queueing import Priority
+from winnow_inference.scheduling.runner import Runner
 
 LIMITS = RunnerLimits(max_batch_tokens=100, max_queued_tokens=1000)
 

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from winnow_inference.admission import (
+from winnow_inference.scheduling.admission import (
     expected_wait_seconds,
     queue_full,
     retry_seconds,

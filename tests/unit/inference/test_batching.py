@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.inference.fakes import FixedCosts
-from winnow_inference.batching import BatchBounds, choose_batch, fitting_prefix
-from winnow_inference.costs import CostModel
+from winnow_inference.scheduling.batching import BatchBounds, choose_batch, fitting_prefix
+from winnow_inference.scheduling.costs import CostModel
 
 LENGTHS = st.lists(st.integers(min_value=1, max_value=600), min_size=1, max_size=60)
 # From a GPU's to a slow core's, each of the three sometimes nothing; never all.

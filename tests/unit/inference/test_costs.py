@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from winnow_inference.costs import CostModel
+from winnow_inference.scheduling.costs import CostModel
 
 Coefficients = tuple[float, float, float]
 SHAPES = [(count, length) for count in (1, 4, 16) for length in (8, 64, 256)]

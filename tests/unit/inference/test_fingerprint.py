@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.models.tiny import build_bi_encoder
-from winnow_inference.fingerprint import fingerprint
+from winnow_inference.models.fingerprint import fingerprint
 
 EFFECTIVE = {"max_token_count": 32, "query_prompt": "", "passage_prompt": ""}
 

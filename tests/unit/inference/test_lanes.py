@@ -8,8 +8,8 @@ import pytest
 from tests.unit.inference.fakes import FakeEngine
 from tests.unit.inference.running import run, running, settle, start, until
 from winnow_inference.engines.base import Lanes
-from winnow_inference.limits import RunnerLimits
-from winnow_inference.queueing import Priority
+from winnow_inference.scheduling.limits import RunnerLimits
+from winnow_inference.scheduling.queueing import Priority
 
 BULK = Priority.BULK
 LIMITS = RunnerLimits(max_batch_tokens=100, max_queued_tokens=10_000)

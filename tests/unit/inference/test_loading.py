@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from tests.models.tiny import build_bi_encoder, build_cross_encoder
-from winnow_inference.loading import load_bi_encoder, load_cross_encoder
-from winnow_inference.locating import ModelFolder, default_bi_encoder, locate
-from winnow_inference.weights import check_weights
+from winnow_inference.models.loading import load_bi_encoder, load_cross_encoder
+from winnow_inference.models.locating import ModelFolder, default_bi_encoder, locate
+from winnow_inference.models.weights import check_weights
 from winnow_rpc.faults import FailedPrecondition, Fault, InvalidArgument, NotFound
 
 

@@ -9,9 +9,9 @@ import pytest
 
 from tests.unit.inference.fakes import FakeEngine, sequence
 from tests.unit.inference.running import run, running, settle, start, until
-from winnow_inference.limits import RunnerLimits
-from winnow_inference.queueing import Priority
-from winnow_inference.runner import Runner
+from winnow_inference.scheduling.limits import RunnerLimits
+from winnow_inference.scheduling.queueing import Priority
+from winnow_inference.scheduling.runner import Runner
 from winnow_rpc.faults import ResourceExhausted
 
 BULK, INTERACTIVE = Priority.BULK, Priority.INTERACTIVE

@@ -10,9 +10,9 @@ import pytest
 from tests.unit.inference.fakes import FakeEngine
 from tests.unit.inference.running import run, running, settle, start, until
 from winnow_inference.engines.base import EngineLost, Lanes
-from winnow_inference.limits import RunnerLimits
-from winnow_inference.queueing import Priority
-from winnow_inference.runner import Runner
+from winnow_inference.scheduling.limits import RunnerLimits
+from winnow_inference.scheduling.queueing import Priority
+from winnow_inference.scheduling.runner import Runner
 from winnow_inference.sequences import TokenSequence
 from winnow_rpc.faults import Internal, Unavailable
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from winnow_inference.mixing import Mixing, read_mixing
+from winnow_inference.models.mixing import Mixing, read_mixing
 from winnow_rpc.faults import FailedPrecondition
 
 GOOD = {"k": 10, "retrieval_weight": 1.0, "rerank_weight": 2}

@@ -14,7 +14,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.models.tiny import build_bi_encoder
-from winnow_inference.model_cache import CacheEntry, ModelCache, content_key
+from winnow_inference.models.model_cache import CacheEntry, ModelCache, content_key
 
 KEY = "k" * 64
 
@@ -70,7 +70,7 @@ def test_an_entry_is_not_there_before_it_is_whole(cache: ModelCache) -> None:
 
 def test_a_process_that_is_killed_half_way_leaves_no_entry(tmp_path: Path) -> None:
     code = (
-        "import os, sys, pathlib; from winnow_inference.model_cache import ModelCache\n"
+        "import os, sys, pathlib; from winnow_inference.models.model_cache import ModelCache\n"
         f"def build(place): (place / 'model.xml').write_text('<'); os._exit(9)\n"
         f"ModelCache(pathlib.Path(sys.argv[1])).make({KEY!r}, build)"
     )
@@ -139,7 +139,7 @@ def test_threads_that_make_the_same_entry_at_once_all_get_a_whole_one(cache: Mod
 def test_processes_that_make_the_same_entry_at_once_all_get_a_whole_one(tmp_path: Path) -> None:
     code = """
 import pathlib, sys, time
-from winnow_inference.model_cache import ModelCache
+from winnow_inference.models.model_cache import ModelCache
 folder, mine = pathlib.Path(sys.argv[1]), sys.argv[2]
 def build(place):
     (folder / mine).touch()

@@ -15,9 +15,9 @@ import pytest
 
 from winnow_inference.engines.base import Engine
 from winnow_inference.engines.openvino_planning import computes_bfloat16
-from winnow_inference.facts import BiEncoderFacts
-from winnow_inference.loading import load_bi_encoder, load_cross_encoder
-from winnow_inference.locating import ModelFolder, default_bi_encoder
+from winnow_inference.models.facts import BiEncoderFacts
+from winnow_inference.models.loading import load_bi_encoder, load_cross_encoder
+from winnow_inference.models.locating import ModelFolder, default_bi_encoder
 from winnow_inference.opening import OpenModel, open_bi_encoder, open_cross_encoder
 from winnow_inference.parity import LOSSLESS, compare_scores, compare_vectors
 from winnow_inference.sample_texts import paragraphs

@@ -15,8 +15,8 @@ from structlog.testing import capture_logs
 
 from tests.models.tiny import build_bi_encoder, build_cross_encoder
 from winnow_inference import opening
-from winnow_inference.loading import load_bi_encoder, load_cross_encoder
-from winnow_inference.locating import ModelFolder
+from winnow_inference.models.loading import load_bi_encoder, load_cross_encoder
+from winnow_inference.models.locating import ModelFolder
 from winnow_inference.opening import OpenModel
 from winnow_inference.sequences import Matrix
 from winnow_inference.settings import InferenceSettings

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from tests.unit.inference.fakes import FixedCosts, sequence
-from winnow_inference.batching import BatchBounds, fitting_prefix
-from winnow_inference.queueing import Item, Priority, Queue, Request
+from winnow_inference.scheduling.batching import BatchBounds, fitting_prefix
+from winnow_inference.scheduling.queueing import Item, Priority, Queue, Request
 
 COSTS = FixedCosts(1e-3, 1e-5)
 BOUNDS = BatchBounds(seconds=1.0, tokens=100, count=8)

@@ -6,7 +6,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from tests.unit.inference.fakes import FakeEngine, sequence
-from winnow_inference.facts import BiEncoderFacts, CrossEncoderFacts, Padding
+from winnow_inference.models.facts import BiEncoderFacts, CrossEncoderFacts, Padding
 from winnow_inference.reference import Reference, make_reference, parity, sequences_of
 from winnow_inference.sequences import TokenSequence
 from winnow_inference.tokenization import TextTokenizer

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from winnow_inference.engines.torch_batch import feature_names, padded, random_sequences
 from winnow_inference.engines.torch_graphs import CudaCapturer, Graphs, GraphShape, graph_shapes, smallest_that_holds
 from winnow_inference.engines.torch_placement import Device, Placement, check_agreement
-from winnow_inference.facts import Padding
+from winnow_inference.models.facts import Padding
 from winnow_inference.sequences import TokenSequence
 
 

@@ -13,7 +13,7 @@ import torch
 from winnow_inference.engines.torch_engines import Acceleration, TorchBiEncoder, TorchCrossEncoder
 from winnow_inference.engines.torch_placement import place
 from winnow_inference.engines.torch_unpadding import attention_by_runs
-from winnow_inference.facts import Padding
+from winnow_inference.models.facts import Padding
 from winnow_inference.sequences import Matrix, TokenSequence
 
 DTYPES = ["float32", "float16", "bfloat16"]

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from winnow_inference.engines.padding import Arrays
-from winnow_inference.facts import BiEncoderFacts, FactsT
+from winnow_inference.models.facts import BiEncoderFacts, FactsT
 
 if TYPE_CHECKING:
-    from winnow_inference.loading import LoadedModel
+    from winnow_inference.models.loading import LoadedModel
 
 # Moves the difficulty of outliers from activations to weights before quantising (Xiao et al. 2022, SmoothQuant). Of the
 # strengths tried on all-MiniLM-L6-v2, 0.8 kept most: cosine to float32 0.9975 on average against 0.9959 with the

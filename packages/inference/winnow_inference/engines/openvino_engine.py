@@ -17,7 +17,7 @@ import numpy as np
 
 from winnow_inference.engines.base import EngineDescription, Lanes
 from winnow_inference.engines.padding import Arrays, padded
-from winnow_inference.facts import Padding
+from winnow_inference.models.facts import Padding
 from winnow_inference.sequences import Matrix, TokenSequence
 
 CpuDtype = Literal["float32", "bfloat16", "int8"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from winnow_inference.engines.openvino_engine import CpuDtype, OpenVinoEngine, Plan
-from winnow_inference.facts import ModelFacts
+from winnow_inference.models.facts import ModelFacts
 from winnow_inference.parity import LOSSLESS, Parity
 from winnow_inference.reference import Reference, parity
 from winnow_inference.sequences import TokenSequence

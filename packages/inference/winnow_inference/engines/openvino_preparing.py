@@ -12,15 +12,16 @@ from typing import Any, Generic
 
 from pydantic import TypeAdapter
 
-from winnow_inference import fingerprint, machine
+from winnow_inference import machine
 from winnow_inference.engines.base import Engine
 from winnow_inference.engines.openvino_conversion import NotConvertible, convert, quantize
 from winnow_inference.engines.openvino_engine import CpuDtype, OpenVinoEngine, Plan
 from winnow_inference.engines.openvino_planning import computes_bfloat16, make_plan
 from winnow_inference.engines.padding import padded
-from winnow_inference.facts import FactsT
-from winnow_inference.loading import LoadedModel
-from winnow_inference.model_cache import CacheEntry, ModelCache, content_key
+from winnow_inference.models import fingerprint
+from winnow_inference.models.facts import FactsT
+from winnow_inference.models.loading import LoadedModel
+from winnow_inference.models.model_cache import CacheEntry, ModelCache, content_key
 from winnow_inference.parity import LOSSLESS, Parity
 from winnow_inference.reference import Reference, make_reference, parity, sequences_of
 from winnow_inference.sample_texts import lines_of, paragraphs

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from winnow_inference.facts import Padding
+from winnow_inference.models.facts import Padding
 from winnow_inference.sequences import TokenSequence
 
 Arrays = dict[str, NDArray[np.int64]]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from winnow_inference.facts import Padding
+from winnow_inference.models.facts import Padding
 from winnow_inference.sequences import TokenSequence
 
 if TYPE_CHECKING:

@@ -40,7 +40,7 @@ from winnow_inference.engines.torch_unpadding import (
     encoder_of,
     unpad,
 )
-from winnow_inference.facts import Padding
+from winnow_inference.models.facts import Padding
 from winnow_inference.sequences import Matrix, TokenSequence
 from winnow_rpc import telemetry
 

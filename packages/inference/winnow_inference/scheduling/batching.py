@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from winnow_inference.costs import CostModel
+from winnow_inference.scheduling.costs import CostModel
 
 
 @dataclass(frozen=True, kw_only=True)

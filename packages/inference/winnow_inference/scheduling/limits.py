@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from winnow_inference.batching import BatchBounds
+from winnow_inference.scheduling.batching import BatchBounds
 from winnow_inference.settings import InferenceSettings
 
 

@@ -15,13 +15,13 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from winnow_inference.costs import CostModel
 from winnow_inference.engines.base import Engine
-from winnow_inference.limits import RunnerLimits
-from winnow_inference.parts import Part
-from winnow_inference.queueing import Item, Priority, Queue, Request
+from winnow_inference.scheduling.costs import CostModel
+from winnow_inference.scheduling.limits import RunnerLimits
+from winnow_inference.scheduling.parts import Part
+from winnow_inference.scheduling.queueing import Item, Priority, Queue, Request
+from winnow_inference.scheduling.worker import Computed, Crew, Job, Recalled, Worker, WorkerDied
 from winnow_inference.sequences import TokenSequence
-from winnow_inference.worker import Computed, Crew, Job, Recalled, Worker, WorkerDied
 from winnow_rpc import telemetry
 from winnow_rpc.faults import DeadlineExceeded, Fault, Internal, Unavailable
 

@@ -15,13 +15,13 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 
 import numpy as np
 
-from winnow_inference import admission
-from winnow_inference.costs import CostModel
-from winnow_inference.dispatching import Dispatcher, expired
 from winnow_inference.engines.base import Engine, EngineDescription
-from winnow_inference.limits import RunnerLimits
-from winnow_inference.parts import Answer, Part
-from winnow_inference.queueing import Priority, Queue, Request
+from winnow_inference.scheduling import admission
+from winnow_inference.scheduling.costs import CostModel
+from winnow_inference.scheduling.dispatching import Dispatcher, expired
+from winnow_inference.scheduling.limits import RunnerLimits
+from winnow_inference.scheduling.parts import Answer, Part
+from winnow_inference.scheduling.queueing import Priority, Queue, Request
 from winnow_inference.sequences import Matrix, TokenSequence
 from winnow_rpc.faults import Fault, Unavailable
 

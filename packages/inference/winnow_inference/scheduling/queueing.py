@@ -11,8 +11,8 @@ from enum import Enum
 from itertools import islice
 from typing import Any
 
-from winnow_inference.batching import BatchBounds, choose_batch, fitting_prefix
-from winnow_inference.costs import CostModel
+from winnow_inference.scheduling.batching import BatchBounds, choose_batch, fitting_prefix
+from winnow_inference.scheduling.costs import CostModel
 from winnow_inference.sequences import TokenSequence
 
 # A batch is chosen among the first sequences that wait, as many as fill about this many batches: more would match

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from winnow_inference.weights import module_folders, read_json, sha256_of
+from winnow_inference.models.weights import module_folders, read_json, sha256_of
 
 SCHEME = "winnow-model-1"
 """Names this way of taking it."""

@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic
 
-from winnow_inference import fingerprint as fingerprints
-from winnow_inference.facts import BiEncoderFacts, CrossEncoderFacts, FactsT, Padding
-from winnow_inference.locating import ModelFolder
-from winnow_inference.weights import check_folder, check_weights, unreadable
+from winnow_inference.models import fingerprint as fingerprints
+from winnow_inference.models.facts import BiEncoderFacts, CrossEncoderFacts, FactsT, Padding
+from winnow_inference.models.locating import ModelFolder
+from winnow_inference.models.weights import check_folder, check_weights, unreadable
 from winnow_rpc import telemetry
 from winnow_rpc.faults import FailedPrecondition, Fault
 

@@ -9,7 +9,7 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from winnow_inference.weights import read_json
+from winnow_inference.models.weights import read_json
 from winnow_rpc.faults import FailedPrecondition
 
 FILE = "winnow.json"

@@ -21,7 +21,7 @@ from typing import Any
 
 from platformdirs import user_cache_path
 
-from winnow_inference.weights import sha256_of
+from winnow_inference.models.weights import sha256_of
 from winnow_rpc import telemetry
 
 log = telemetry.get_logger("winnow.inference")
