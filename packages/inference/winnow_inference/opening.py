@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Generic
 
 from winnow_inference import machine
@@ -131,7 +130,6 @@ def _open(
             ),
             reference_engine=lambda loaded: torch_engine(loaded, ""),
             facts_type=facts_type,
-            tokenizer_of=read_tokenizer,
             why=why,
         )
         try:
@@ -169,15 +167,6 @@ def _open(
         make_engine=lambda: torch_engine(loaded, why),
         mixing=mixing,
     )
-
-
-def read_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a model's folder, read without transformers."""
-    from tokenizers import Tokenizer
-
-    from winnow_inference.models.weights import module_folders
-
-    return Tokenizer.from_file(str(module_folders(folder)[0][1] / "tokenizer.json"))
 
 
 def _bi_encoder_engine(loaded: LoadedModel[BiEncoderFacts], why: str) -> Engine:

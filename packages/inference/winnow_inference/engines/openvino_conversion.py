@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from winnow_inference.engines.padding import Arrays
+from winnow_inference.engines.torch_batch import feature_names
 from winnow_inference.models.facts import BiEncoderFacts, FactsT
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ def convert(loaded: LoadedModel[FactsT], file: Path) -> None:
         and (facts.query_prompt or facts.passage_prompt)
     ):
         raise NotConvertible("its pooling leaves out the prompt, which differs from text to text")
-    names = ["input_ids", "attention_mask", *(["token_type_ids"] if facts.padding.segments else [])]
+    names = feature_names(facts.padding)
 
     class Whole(torch.nn.Module):
         """The library's model as one function of tensors."""

@@ -65,8 +65,8 @@ def make_plan(
     `must_be_lossless`, too coarse for this model.
     """
 
-    def engine_of(dtype: CpuDtype, layout: Layout, reason: str = "") -> OpenVinoEngine:
-        plan = Plan(dtype=dtype, streams=layout.streams, threads=layout.threads, reason=reason)
+    def engine_of(dtype: CpuDtype, layout: Layout) -> OpenVinoEngine:
+        plan = Plan(dtype=dtype, streams=layout.streams, threads=layout.threads, reason="")
         return OpenVinoEngine(file, plan, padding=facts.padding, width=facts.width, express=False)
 
     said: list[str] = []

@@ -1,5 +1,5 @@
-"""Makes an OpenVINO engine of a model, out of the cache if it was made before: then neither torch nor the model's own
-weights are read, and it starts in a second or two."""
+"""Makes an OpenVINO engine of a model, out of the cache if it was made before: then torch is not loaded, and it starts
+in a second or two."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Generic
 
 from pydantic import TypeAdapter
+from tokenizers import Tokenizer
 
 from winnow_inference import machine
 from winnow_inference.engines.base import Engine
@@ -57,7 +58,6 @@ class OpenVinoPreparation(Generic[FactsT]):
         load: Callable[[], LoadedModel[FactsT]],
         reference_engine: Callable[[LoadedModel[FactsT]], Engine],
         facts_type: type[FactsT],
-        tokenizer_of: Callable[[Path], Any],
         why: str,
     ) -> None:
         """`load` loads the model in float32 on the CPU; it is called only if something has to be made of it.
@@ -70,7 +70,6 @@ class OpenVinoPreparation(Generic[FactsT]):
         self._reference_engine = reference_engine
         self._facts_type = TypeAdapter(facts_type)
         self._kind = facts_type.__name__
-        self._tokenizer_of = tokenizer_of
         self._why = why
         self._cache = ModelCache(settings.cache_dir)
         self._may_build = True
@@ -92,7 +91,7 @@ class OpenVinoPreparation(Generic[FactsT]):
         if obstacle := converted.facts.get(_OBSTACLE):
             raise NotConvertible(obstacle)
         facts: FactsT = self._facts_type.validate_python(dict(converted.facts))
-        tokenizer = self._tokenizer_of(converted.folder)
+        tokenizer = Tokenizer.from_file(str(converted.folder / _TOKENIZER))
         entry = converted
         if self._settings.dtype == "int8":
             entry = self._quantized(key, converted, facts, tokenizer)
@@ -219,6 +218,3 @@ def _has(package: str) -> bool:
     import importlib.util
 
     return importlib.util.find_spec(package) is not None
-
-
-__all__ = ["NotConvertible", "OpenVinoPreparation"]
