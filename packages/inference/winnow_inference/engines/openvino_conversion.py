@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from winnow_inference.engines.openvino_narrowing import keep_in_float32, narrow_to_first_token
 from winnow_inference.engines.padding import Arrays
 from winnow_inference.engines.torch_batch import feature_names
 from winnow_inference.models.facts import BiEncoderFacts, FactsT
@@ -71,8 +72,10 @@ def convert(loaded: LoadedModel[FactsT], file: Path) -> None:
                 given.get_tensor().set_names({name})
                 given.get_node().set_partial_shape(openvino.PartialShape([-1, -1]))
             model.validate_nodes_and_infer_types()
+        narrowed = narrow_to_first_token(model)
         # The weights as they are: compressed to fp16 they would be others.
         openvino.save_model(model, file, compress_to_fp16=False)
+        keep_in_float32(file, narrowed)
     except Exception as error:  # the tracer and the converter may raise anything of a model that they do not understand
         raise NotConvertible(f"OpenVINO does not understand it ({type(error).__name__})") from error
 
