@@ -8,16 +8,19 @@ import grpc
 from qdrant_client.grpc import collections_service_pb2_grpc as collections_grpc
 from qdrant_client.grpc import points_service_pb2_grpc as points_grpc
 from qdrant_client.grpc import qdrant_pb2_grpc as qdrant_grpc
+from qdrant_client.grpc import snapshots_service_pb2_grpc as snapshots_grpc
 
 from winnow_index.collections_servicer import CollectionsServicer, QdrantServicer
 from winnow_index.optimizing import Optimizer
 from winnow_index.points_servicer import PointsServicer
 from winnow_index.settings import IndexSettings
+from winnow_index.snapshots import Snapshots
+from winnow_index.snapshots_servicer import SnapshotsServicer
 from winnow_index.store import Store
 from winnow_index.wire.definitions import JsonCodec
 from winnow_rpc.serving import Service
 
-SERVICE_NAMES = ("qdrant.Qdrant", "qdrant.Collections", "qdrant.Points")
+SERVICE_NAMES = ("qdrant.Qdrant", "qdrant.Collections", "qdrant.Points", "qdrant.Snapshots")
 
 
 def open_service(settings: IndexSettings) -> Service:
@@ -26,6 +29,8 @@ def open_service(settings: IndexSettings) -> Service:
     store = Store.open(settings.data_dir, JsonCodec())
     optimizer = Optimizer(store, settings.optimizer_options())
     optimizer.start()
+    snapshots = Snapshots(store, settings.snapshots_folder())
+    snapshots.sweep()
 
     def register(server: grpc.aio.Server) -> None:
         collections = CollectionsServicer(
@@ -34,6 +39,7 @@ def open_service(settings: IndexSettings) -> Service:
         _add(qdrant_grpc.add_QdrantServicer_to_server, QdrantServicer(), server)
         _add(collections_grpc.add_CollectionsServicer_to_server, collections, server)
         _add(points_grpc.add_PointsServicer_to_server, PointsServicer(store, limits), server)
+        _add(snapshots_grpc.add_SnapshotsServicer_to_server, SnapshotsServicer(snapshots), server)
 
     async def probe() -> None:
         for collection in store:

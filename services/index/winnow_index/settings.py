@@ -18,6 +18,8 @@ class IndexSettings(ServingSettings):
     """Port to listen on; 0 takes a free one, which the `listening` event names."""
     data_dir: Path = Path("winnow-data/index")
     """Directory of all collections. One process holds it at a time."""
+    snapshots_dir: Path | None = None
+    """Folder of snapshots. Default: `snapshots` in the data directory, so on the same disk."""
     indexing_threshold_kb: int = Field(default=10_000, ge=0)
     """KB of unindexed vectors past which a graph is built; 0 never builds one. A collection may say otherwise."""
     max_limit: int = Field(default=100_000, ge=1)
@@ -30,6 +32,10 @@ class IndexSettings(ServingSettings):
     """Most memory for writes that arrive during a build; past it the build is given up and tried again later."""
     build_retry_seconds: float = Field(default=5.0, gt=0)
     """Wait after a failed build; doubles with each further failure, to five minutes."""
+
+    def snapshots_folder(self) -> Path:
+        """Where snapshots are."""
+        return self.snapshots_dir or self.data_dir / "snapshots"
 
     def limits(self) -> Limits:
         """What one request may ask for."""

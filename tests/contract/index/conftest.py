@@ -20,7 +20,7 @@ import grpc
 import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient, models
-from qdrant_client.grpc import collections_service_pb2_grpc, points_service_pb2_grpc, qdrant_pb2_grpc
+from qdrant_client.grpc import collections_service_pb2_grpc, points_service_pb2_grpc, qdrant_pb2_grpc, snapshots_service_pb2_grpc
 
 from winnow_index.serving import open_service
 from winnow_index.settings import IndexSettings
@@ -156,6 +156,7 @@ async def stub(server: RunningServer) -> AsyncIterator[Callable[[str], Any]]:
         "Points": points_service_pb2_grpc.PointsStub,
         "Collections": collections_service_pb2_grpc.CollectionsStub,
         "Qdrant": qdrant_pb2_grpc.QdrantStub,
+        "Snapshots": snapshots_service_pb2_grpc.SnapshotsStub,
     }
     async with grpc.aio.insecure_channel(server.address) as channel:
         yield lambda name: stubs[name](channel)
