@@ -21,6 +21,10 @@ from winnow_rpc.settings import ServingSettings
 
 log = telemetry.get_logger("winnow.rpc")
 
+LIVENESS = "liveness"
+"""A name for the standard health check that is SERVING whenever the process answers at all, whatever its work and its
+backends do: for those who would otherwise restart it in vain."""
+
 _RECOVERY_PROBE_SECONDS = 1.0
 
 
@@ -60,6 +64,7 @@ class RunningServer:
         service.register(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         await self._announce(healthy=False)
+        await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         if settings.reflection:
             names = (*service.service_names, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)

@@ -5,7 +5,7 @@
         aliases.json
         collections/    as in a data directory
 
-A snapshot is a data directory: copied into an empty one, it is what the index starts from. It holds what was
+A snapshot is a data directory: restored into an empty one, it is what the index starts from. It holds what was
 acknowledged before it was asked for; what is written meanwhile may be in it or not.
 """
 
@@ -29,9 +29,11 @@ from winnow_rpc.telemetry import get_logger
 
 log = get_logger("winnow.index.snapshots")
 
+SUMS = "SHA256SUMS"
+"""The list of checksums in a snapshot."""
+
 _NAME = "full-snapshot-%Y-%m-%d-%H-%M-%S-%f"
 _NEW = ".new-"
-_SUMS = "SHA256SUMS"
 _SMALL_ROUND_BYTES = 8 * 1024 * 1024
 _MOST_ROUNDS = 5
 # A new graph that begins to serve in the middle of a copy makes the copy worthless. After so many, writers wait.
@@ -85,7 +87,9 @@ class Snapshots:
                 fresh.rename(self._folder / name)
                 durable_files.sync_directory(self._folder)
             except OSError as error:
-                raise Unavailable(f"the snapshot could not be written: {error.strerror}", reason="DISK_FAILED") from error
+                raise Unavailable(
+                    f"the snapshot could not be written: {error.strerror}", reason="DISK_FAILED"
+                ) from error
             finally:
                 await asyncio.shield(asyncio.to_thread(shutil.rmtree, fresh, ignore_errors=True))
         made = self._describe(self._folder / name)
@@ -109,7 +113,7 @@ class Snapshots:
         log.info("snapshot deleted", snapshot=name)
 
     def _paths(self) -> Iterator[Path]:
-        yield from sorted(path for path in self._folder.glob("full-snapshot-*") if (path / _SUMS).is_file())
+        yield from sorted(path for path in self._folder.glob("full-snapshot-*") if (path / SUMS).is_file())
 
     @staticmethod
     def _describe(path: Path) -> Snapshot:
@@ -118,7 +122,7 @@ class Snapshots:
             name=path.name,
             created=datetime.strptime(path.name, _NAME).replace(tzinfo=UTC),
             size=sum(each.st_blocks * 512 for each in files),
-            checksum=hashlib.sha256((path / _SUMS).read_bytes()).hexdigest(),
+            checksum=hashlib.sha256((path / SUMS).read_bytes()).hexdigest(),
         )
 
     async def _add(self, name: str, fresh: Path) -> None:
@@ -172,11 +176,12 @@ def _seal(folder: Path) -> None:
     """Writes the checksums, and puts everything on disk."""
     lines = []
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        lines.append(f"{_checksum(path)}  {path.relative_to(folder).as_posix()}\n")
-    durable_files.write_text(folder / _SUMS, "".join(lines))
+        lines.append(f"{checksum(path)}  {path.relative_to(folder).as_posix()}\n")
+    durable_files.write_text(folder / SUMS, "".join(lines))
     durable_files.sync_tree(folder)
 
 
-def _checksum(path: Path) -> str:
+def checksum(path: Path) -> str:
+    """SHA-256 of a file, as hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

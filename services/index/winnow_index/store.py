@@ -67,7 +67,7 @@ class Store:
         Raises FailedPrecondition if another process holds it or it cannot be written, DataLoss if its list of aliases
         cannot be read. A collection that cannot be opened is reported, answers DataLoss, and leaves the others alone.
         """
-        lock = _hold(path)
+        lock = hold_directory(path)
         store = cls(path, codec, lock)
         try:
             store._read_aliases()
@@ -270,8 +270,11 @@ class Store:
                 collection.apply(Operation(edge.UpdateOperation.create_field_index(field, schema), 0))
 
 
-def _hold(path: Path) -> int:
-    """Takes the data directory for this process; the descriptor that holds it."""
+def hold_directory(path: Path) -> int:
+    """Takes a data directory for this process, made if it is not there; the descriptor that holds it while it is open.
+
+    Raises FailedPrecondition if another process holds it or it cannot be written.
+    """
     try:
         path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path / "LOCK", os.O_RDWR | os.O_CREAT, 0o644)

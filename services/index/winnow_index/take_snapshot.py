@@ -6,7 +6,6 @@ the folder of the snapshot.
 
 from __future__ import annotations
 
-import asyncio
 import sys
 
 import grpc
@@ -31,12 +30,15 @@ class TakeSnapshotSettings(IndexSettings):
 
 async def _main() -> None:
     settings = read_settings(
-        TakeSnapshotSettings, prefix="WINNOW_INDEX_", program="winnow-index-snapshot", argv=command_line()
+        TakeSnapshotSettings,
+        prefix="WINNOW_INDEX_",
+        program="python -m winnow_index.take_snapshot",
+        argv=command_line(),
     )
     folder = settings.snapshots_folder()
     try:
         async with grpc.aio.insecure_channel(f"{_host(settings.host)}:{settings.port}") as channel:
-            stub = snapshots_grpc.SnapshotsStub(channel)
+            stub = snapshots_grpc.SnapshotsStub(channel)  # type: ignore[no-untyped-call]
             made = (await stub.CreateFull(pb.CreateFullSnapshotRequest())).snapshot_description
             if settings.keep:
                 await _delete_older(stub, settings.keep)

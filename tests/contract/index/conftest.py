@@ -20,7 +20,12 @@ import grpc
 import numpy as np
 import pytest
 from qdrant_client import AsyncQdrantClient, models
-from qdrant_client.grpc import collections_service_pb2_grpc, points_service_pb2_grpc, qdrant_pb2_grpc, snapshots_service_pb2_grpc
+from qdrant_client.grpc import (
+    collections_service_pb2_grpc,
+    points_service_pb2_grpc,
+    qdrant_pb2_grpc,
+    snapshots_service_pb2_grpc,
+)
 
 from winnow_index.serving import open_service
 from winnow_index.settings import IndexSettings

@@ -1,4 +1,4 @@
-"""A snapshot that was taken while writes went on, copied into an empty folder, holds all that it promised."""
+"""A snapshot that was taken while writes went on, restored into an empty folder, holds all that it promised."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ import grpc
 import pytest
 from qdrant_client import AsyncQdrantClient, models
 from qdrant_client import grpc as pb
+
+from winnow_index.restoring import restore
+from winnow_rpc.faults import DataLoss, FailedPrecondition, InvalidArgument
 
 SIZE = 32
 
@@ -33,13 +36,27 @@ async def _create(client: AsyncQdrantClient, name: str, *, threshold: int = 10_0
     await client.create_payload_index(name, "n", "integer", wait=True)
 
 
-def _restore(snapshot: Path, data: Path) -> None:
+def _restore(snapshot: Path, data: Path) -> subprocess.CompletedProcess[str]:
     """As docs/operations.md says."""
-    shutil.copytree(snapshot, data)
-    summed = subprocess.run(
-        ["sha256sum", "--check", "--quiet", "SHA256SUMS"], cwd=data, capture_output=True, text=True, check=False
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WINNOW_")}
+    return subprocess.run(
+        [sys.executable, "-m", "winnow_index.restore_snapshot", "--snapshot", str(snapshot)],
+        env=environment | {"WINNOW_INDEX_DATA_DIR": str(data)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
-    assert summed.returncode == 0, summed.stdout
+
+
+def _config(data: Path, *, of: str = "c") -> Path:
+    """The definition of a collection."""
+    [found] = [path for path in data.glob("collections/*/config.json") if f'"{of}"' in path.read_text()]
+    return found
+
+
+def _names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 async def _ids(client: AsyncQdrantClient, name: str) -> set[int]:
@@ -84,7 +101,7 @@ async def test_what_was_acknowledged_before_a_snapshot_is_in_it_while_writes_go_
     for name, promised, gone, sent in promises:
         assert promised, "writes had been acknowledged before each snapshot"
         data = tmp_path / name
-        _restore(tmp_path / "elsewhere" / name, data)
+        restore(tmp_path / "elsewhere" / name, data)
         restored = index_process(data=data)
         client = restored.client()
         found = await _ids(client, "c")
@@ -122,7 +139,8 @@ async def test_a_snapshot_holds_every_collection_its_definition_and_aliases(
     assert made is not None
     index.kill()
     await client.close()
-    _restore(index.data / "snapshots" / made.name, tmp_path / "restored")
+    ended = await asyncio.to_thread(_restore, index.data / "snapshots" / made.name, tmp_path / "restored")
+    assert ended.stdout == f"restored 2 collections to {tmp_path / 'restored'}\n", ended.stderr
     restored = index_process(data=tmp_path / "restored")
     client = restored.client()
     assert [each.name for each in (await client.get_collections()).collections] == ["one", "two"]
@@ -154,8 +172,7 @@ async def test_a_snapshot_that_would_lack_an_unreadable_collection_is_refused(
     await _create(client, "good")
     await _create(client, "bad")
     index.stop()
-    broken = [path for path in (index.data / "collections").iterdir() if '"bad"' in (path / "config.json").read_text()]
-    (broken[0] / "CURRENT").write_text("generation-000099\n")
+    (_config(index.data, of="bad").parent / "CURRENT").write_text("generation-000099\n")
     index.start()
     await client.close()
     client = index.client()
@@ -164,7 +181,7 @@ async def test_a_snapshot_that_would_lack_an_unreadable_collection_is_refused(
     assert refused.value.code() == grpc.StatusCode.DATA_LOSS
     assert "`bad`" in str(refused.value.details())
     assert await client.list_full_snapshots() == []
-    assert os.listdir(index.data / "snapshots") == []
+    assert _names_in(index.data / "snapshots") == []
     await client.close()
 
 
@@ -175,7 +192,7 @@ async def test_remains_of_an_interrupted_snapshot_are_gone_after_a_start(
     remains.mkdir(parents=True)
     (remains / "half").write_text("of it")
     index = index_process()
-    assert not remains.exists()
+    assert _names_in(remains.parent) == []
     client = index.client()
     assert await client.list_full_snapshots() == []
     await client.close()
@@ -205,9 +222,57 @@ async def test_the_command_takes_a_snapshot_and_keeps_as_many_as_it_is_told(
     taken = [await asyncio.to_thread(take, "--keep", "1") for _ in range(2)]
     assert [each.returncode for each in taken] == [0, 0], taken[-1].stderr
     paths = [Path(each.stdout.strip()) for each in taken]
-    assert sorted((tmp_path / "kept").iterdir()) == paths[1:]
+    assert _names_in(tmp_path / "kept") == [paths[1].name]
     assert (paths[1] / "SHA256SUMS").is_file()
     index.stop()
     alone = await asyncio.to_thread(take)
     assert alone.returncode == 1
     assert "Traceback" not in alone.stderr
+
+
+@pytest.fixture
+async def snapshot(index_process: Callable[..., Any], tmp_path: Path) -> Path:
+    """A small one, of an index that has ended."""
+    index = index_process()
+    client = index.client()
+    await _create(client, "c")
+    await client.upsert("c", _points(range(10)), wait=True)
+    made = await client.create_full_snapshot()
+    assert made is not None
+    await client.close()
+    index.stop()
+    return index.data / "snapshots" / made.name
+
+
+async def test_a_damaged_snapshot_is_refused_by_the_file_and_leaves_nothing(snapshot: Path, tmp_path: Path) -> None:
+    config = _config(snapshot)
+    target = tmp_path / "target"
+    whole = config.read_text()
+    config.write_text(whole.replace('"c"', '"d"'))
+    with pytest.raises(DataLoss, match=r"config\.json is not as it was"):
+        restore(snapshot, target)
+    config.unlink()
+    with pytest.raises(DataLoss, match=r"config\.json is not as it was"):
+        restore(snapshot, target)
+    config.write_text(whole)
+    (config.parent / "more").write_text("added")
+    with pytest.raises(DataLoss, match="more is not as it was"):
+        restore(snapshot, target)
+    assert _names_in(target) == ["LOCK"]
+    (config.parent / "more").unlink()
+    assert restore(snapshot, target) == 1
+
+
+async def test_a_directory_with_collections_or_in_use_is_not_overwritten(
+    snapshot: Path, index_process: Callable[..., Any], tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    before = _names_in(data)
+    with pytest.raises(FailedPrecondition, match="holds collections already"):
+        restore(snapshot, data)
+    assert _names_in(data) == before
+    index_process(data=tmp_path / "running")
+    with pytest.raises(FailedPrecondition, match="in use by another process"):
+        restore(snapshot, tmp_path / "running")
+    with pytest.raises(InvalidArgument, match="is no snapshot"):
+        restore(tmp_path, tmp_path / "target")
