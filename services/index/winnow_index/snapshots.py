@@ -151,7 +151,7 @@ async def _copy(collection: Collection, target: Path) -> None:
 
     Raises NotFound if the collection is deleted meanwhile.
     """
-    target.mkdir()
+    await asyncio.to_thread(target.mkdir)
     for tries in range(1, _MOST_TRIES + 1):
         generation = collection.generation
         mirror = Mirror(generation, target / generation.name)
@@ -174,9 +174,8 @@ async def _copy(collection: Collection, target: Path) -> None:
 
 def _seal(folder: Path) -> None:
     """Writes the checksums, and puts everything on disk."""
-    lines = []
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        lines.append(f"{checksum(path)}  {path.relative_to(folder).as_posix()}\n")
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = [f"{checksum(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
     durable_files.write_text(folder / SUMS, "".join(lines))
     durable_files.sync_tree(folder)
 

@@ -1,7 +1,7 @@
 """Asks a running index for a snapshot: `python -m winnow_index.take_snapshot`, with the index's own settings.
 
-Meant to be run beside the index, in its container or pod: it reads the same environment, so it needs no argument. Prints
-the folder of the snapshot.
+Meant to be run beside the index, in its container or pod: it reads the same environment, so it needs no argument.
+Prints the folder of the snapshot.
 """
 
 from __future__ import annotations
