@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,7 +55,7 @@ async def bench(load: Load, progress: Progress) -> dict[str, Any]:
         ):
             ingest = await _ingest(client, stack, documents, progress)
             search = [
-                await _search(client, mode, clients, load, documents, progress)
+                await _search(client, stack, mode, clients, load, documents, progress)
                 for mode in (SearchMode.RETRIEVE, SearchMode.TWO_STAGE)
                 for clients in load.clients
             ]
@@ -132,6 +133,7 @@ async def _embed_alone(target: str, documents: Sequence[Document], advance: Call
 
 async def _search(
     client: AsyncClient,
+    stack: Stack,
     mode: SearchMode,
     clients: int,
     load: Load,
@@ -157,20 +159,45 @@ async def _search(
 
     for query in queries[:3]:
         await client.search(COLLECTION, query, mode=mode, depth=load.depth)
+    tokens = await _mean_tokens(stack.addresses[EMBEDDER], queries)
+    used = processor_seconds(stack.pids)
     began = time.perf_counter()
     await asyncio.gather(*(work() for _ in range(clients)))
     elapsed = time.perf_counter() - began
+    processor = {name: seconds - used[name] for name, seconds in processor_seconds(stack.pids).items() if name in used}
     return {
         "mode": mode.value,
         "clients": clients,
         "searches": len(latencies),
         "depth": load.depth if mode is SearchMode.TWO_STAGE else 0,
         "searches_per_second": round(len(latencies) / elapsed, 2),
+        "query_tokens": tokens,
+        "processor_millis": {name: round(1000 * each / len(latencies), 3) for name, each in processor.items()},
         "latency": percentiles(latencies),
         "stages": {
             stage: percentiles([getattr(timing, f"{stage}_micros") / 1000 for timing in timings]) for stage in STAGES
         },
     }
+
+
+async def _mean_tokens(target: str, queries: Sequence[str]) -> float:
+    async with grpc.aio.insecure_channel(target) as channel:
+        request = embedder_pb2.CountTokensRequest(texts=queries, input_type=embedder_pb2.INPUT_TYPE_QUERY)
+        counts = (await embedder_pb2_grpc.EmbedderServiceStub(channel).CountTokens(request)).token_counts
+    return round(sum(counts) / len(counts), 1)
+
+
+def processor_seconds(pids: Mapping[str, int]) -> dict[str, float]:
+    """Seconds that each process has spent on processors so far, with all its threads. Needs /proc."""
+    found: dict[str, float] = {}
+    for name, pid in pids.items():
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        # proc(5): fields 14 and 15, in user and in kernel mode; the third is the first after the name.
+        found[name] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return found
 
 
 def _spread(documents: Sequence[Document], count: int) -> list[Document]:
@@ -197,6 +224,12 @@ def show(report: dict[str, Any], console: Console) -> None:
         )
     console.print("search, milliseconds (p50 / p95 / p99)")
     console.print(rows)
+    services = tuple(report["search"][0]["processor_millis"])
+    spent = table("processor time of a search", "clients", *services, right=("clients", *services))
+    for row in report["search"]:
+        times = (f"{row['processor_millis'][name]:.1f}" for name in services)
+        spent.add_row(f"{row['mode']} {row['depth'] or ''}", str(row["clients"]), *times)
+    console.print(spent)
 
 
 @click.command(epilog="Example: winnow bench path --documents 500 --two-stage 10")

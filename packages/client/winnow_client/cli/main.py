@@ -28,6 +28,7 @@ COMMANDS = {
     "documents": ("winnow_client.cli.documents:documents", "List documents."),
     "delete": ("winnow_client.cli.documents:delete", "Delete documents by id or by filter."),
     "collections": ("winnow_client.cli.collections:collections", "List, show, create and delete collections."),
+    "plan": ("winnow_client.cli.plan:plan_command", "Say what a deployment needs: memory, disk, replicas."),
     "status": ("winnow_client.cli.status:status", "Show the health of the services, their models, and collections."),
 }
 """Name → where the command is, and what it does: known without loading it."""
