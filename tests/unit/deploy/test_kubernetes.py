@@ -5,8 +5,11 @@ Rendered by kubectl itself and checked against the API's own schemas, both offli
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -27,8 +30,10 @@ from tests.unit.deploy.manifests import (
     patience,
     pod,
     probes,
+    render,
     workloads,
 )
+from winnow_client.cli.sizing import Workload, index_size
 from winnow_rpc.serving import LIVENESS
 from winnow_rpc.settings import read_settings
 
@@ -38,6 +43,12 @@ VERSION = tomllib.loads((ROOT / "services/gateway/pyproject.toml").read_text())[
 METRICS_PORT = 9464
 METRICS = {"winnow_queue_tokens"}
 """What an autoscaler may count."""
+
+COMPONENTS = ("components/tls", "components/api-keys")
+
+# Metrics and TLS come with changes of their own.
+needs_metrics = pytest.mark.skipif(importlib.util.find_spec("winnow_rpc.metrics") is None, reason="no metrics here yet")
+needs_tls = pytest.mark.skipif(importlib.util.find_spec("winnow_rpc.tls") is None, reason="no TLS here yet")
 
 every_overlay = pytest.mark.parametrize("name", OVERLAYS)
 every_workload = pytest.mark.parametrize(
@@ -93,17 +104,14 @@ def test_pods_keep_to_the_restricted_profile_and_to_what_the_images_need(service
     assert all(path in dockerfile for path in written)
 
 
+@needs_metrics
 @every_workload
 def test_every_variable_is_a_setting_with_a_value_that_the_service_takes(
     service: str, workload: Manifest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    prefix = f"WINNOW_{service.upper()}_"
     given = environment(workload)
-    for variable, value in given.items():
-        assert variable.removeprefix(prefix).lower() in SETTINGS[service].model_fields, variable
-        monkeypatch.setenv(variable, value)
-    settings = read_settings(SETTINGS[service], prefix=prefix, program="test", argv=[])
-    assert settings.model_fields_set >= {variable.removeprefix(prefix).lower() for variable in given}
+    names = {variable.removeprefix(f"WINNOW_{service.upper()}_").lower() for variable in given}
+    assert names <= _read(service, given, monkeypatch).model_fields_set
 
 
 @every_overlay
@@ -277,3 +285,79 @@ def test_qdrants_chart_is_given_the_version_and_the_name_that_the_rest_counts_on
     assert re.search(r"--version \d+\.\d+\.\d+ ", command)
     assert "--namespace winnow" in command
     assert values["config"]["storage"]["collection"]["replication_factor"] <= values["replicaCount"]
+
+
+@pytest.fixture
+def secured(tmp_path: Path) -> list[Manifest]:
+    """The overlay for processors with all components, as a person would put them together."""
+    relative = {name: os.path.relpath(KUBERNETES / name, tmp_path) for name in ("overlays/cpu", *COMPONENTS)}
+    kustomization = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "resources": [relative["overlays/cpu"]],
+        "components": [relative[name] for name in COMPONENTS],
+    }
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    return render(tmp_path)
+
+
+@pytest.mark.parametrize("version", [OLDEST, NEWEST])
+def test_what_the_components_make_is_accepted_too(secured: list[Manifest], version: str) -> None:
+    for each in secured:
+        kubernetes_validate.validate(each, version, strict=True)
+
+
+def test_a_secured_service_finds_every_file_that_its_settings_name(secured: list[Manifest]) -> None:
+    keys = {"tls.crt", "tls.key", "ca.crt"}
+    for service, workload in workloads(secured).items():
+        volumes = {each["name"]: each for each in pod(workload)["volumes"]}
+        mounts = {each["mountPath"]: each for each in container(workload)["volumeMounts"]}
+        files = [value for value in environment(workload).values() if value.startswith("/etc/winnow/")]
+        assert len(files) >= 3
+        for file in files:
+            folder, _, name = file.rpartition("/")
+            mount = mounts[folder]
+            assert mount["readOnly"]
+            assert "subPath" not in mount, "a file that is mounted alone never changes"
+            secret = volumes[mount["name"]]["secret"]
+            assert secret["secretName"] in (f"{service}-tls", "gateway-api-keys")
+            assert name in (keys if secret["secretName"].endswith("-tls") else {"keys.json"})
+
+
+def test_a_secured_service_is_not_asked_in_plain_text(secured: list[Manifest]) -> None:
+    for service, workload in workloads(secured).items():
+        for probe in probes(workload).values():
+            assert "grpc" not in probe, "the kubelet knows no TLS"
+            if "exec" in probe:
+                assert probe["exec"]["command"] == ["python", "/opt/winnow/healthcheck.py", service]
+        assert "COPY deploy/healthcheck.py" in (ROOT / "deploy/Dockerfile").read_text()
+
+
+@needs_tls
+def test_a_secured_service_takes_its_settings(secured: list[Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
+    for service, workload in workloads(secured).items():
+        settings = _read(service, environment(workload), monkeypatch)
+        assert str(settings.tls_certificate) == "/etc/winnow/tls/tls.crt"
+        assert (settings.tls_client_ca is None) == (service == "gateway")
+
+
+def test_the_index_has_the_memory_and_the_disk_that_the_plan_says_for_a_million_documents() -> None:
+    size = index_size(Workload(documents=1_000_000))
+    index = of_kind(overlay("embedded"), "StatefulSet")["index"]
+    assert size.memory_while_building <= _bytes(container(index)["resources"]["limits"]["memory"])
+    [claim] = index["spec"]["volumeClaimTemplates"]
+    volume = _bytes(claim["spec"]["resources"]["requests"]["storage"])
+    assert size.disk_while_building + 3 * size.snapshot <= volume
+
+
+def _bytes(quantity: str) -> int:
+    return int(quantity.removesuffix("Gi")) * 2**30
+
+
+def _read(service: str, given: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The settings that a service reads from these variables. Fails if one of them is none."""
+    prefix = f"WINNOW_{service.upper()}_"
+    for variable, value in given.items():
+        assert variable.removeprefix(prefix).lower() in SETTINGS[service].model_fields, variable
+        monkeypatch.setenv(variable, value)
+    return read_settings(SETTINGS[service], prefix=prefix, program="test", argv=[])
