@@ -63,8 +63,8 @@ class RunningServer:
         service, settings = self._service, self._settings
         service.register(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        await self._announce(healthy=False)
         await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
+        await self._announce(healthy=False)
         if settings.reflection:
             names = (*service.service_names, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)

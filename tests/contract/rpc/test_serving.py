@@ -19,7 +19,7 @@ from winnow_rpc import telemetry
 from winnow_rpc.calling import ChannelSettings, Retries, open_channel
 from winnow_rpc.faults import Internal, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from winnow_rpc.interception import FaultInterceptor
-from winnow_rpc.serving import LIVENESS, RunningServer, Service
+from winnow_rpc.serving import RunningServer, Service
 from winnow_rpc.settings import ServingSettings
 from winnow_rpc.status import fault_from_rpc_error
 
@@ -185,16 +185,6 @@ async def test_health_follows_the_probe() -> None:
         assert await becomes(health_pb2.HealthCheckResponse.NOT_SERVING, channel)
         example.healthy = True
         assert await becomes(health_pb2.HealthCheckResponse.SERVING, channel)
-
-
-async def test_liveness_does_not_follow_the_probe() -> None:
-    example = Example(echo)
-    example.healthy = False
-    async with running(example) as (_, channel):
-        assert await becomes(health_pb2.HealthCheckResponse.NOT_SERVING, channel)
-        stub = health_pb2_grpc.HealthStub(channel)
-        answer = await stub.Check(health_pb2.HealthCheckRequest(service=LIVENESS), timeout=5)
-        assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
 async def test_a_probe_that_hangs_counts_as_failed() -> None:

@@ -22,13 +22,13 @@ EXIT_INTERRUPTED = 130
 COMMANDS = {
     "up": ("winnow_client.cli.up:up", "Run the four services in the foreground."),
     "demo": ("winnow_client.cli.demo:demo", "Start everything, index real text, search it, and stop."),
+    "plan": ("winnow_client.cli.plan:plan_command", "Say what a deployment needs: memory, disk, replicas."),
     "ingest": ("winnow_client.cli.ingest:ingest", "Index documents from files, folders or standard input."),
     "search": ("winnow_client.cli.search:search", "Search a collection."),
     "get": ("winnow_client.cli.documents:get", "Show one document."),
     "documents": ("winnow_client.cli.documents:documents", "List documents."),
     "delete": ("winnow_client.cli.documents:delete", "Delete documents by id or by filter."),
     "collections": ("winnow_client.cli.collections:collections", "List, show, create and delete collections."),
-    "plan": ("winnow_client.cli.plan:plan_command", "Say what a deployment needs: memory, disk, replicas."),
     "status": ("winnow_client.cli.status:status", "Show the health of the services, their models, and collections."),
 }
 """Name → where the command is, and what it does: known without loading it."""
