@@ -333,6 +333,7 @@ def test_a_secured_service_is_not_asked_in_plain_text(secured: list[Manifest]) -
         assert "COPY deploy/healthcheck.py" in (ROOT / "deploy/Dockerfile").read_text()
 
 
+@needs_metrics
 @needs_tls
 def test_a_secured_service_takes_its_settings(secured: list[Manifest], monkeypatch: pytest.MonkeyPatch) -> None:
     for service, workload in workloads(secured).items():
