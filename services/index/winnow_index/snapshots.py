@@ -163,6 +163,7 @@ async def _copy(collection: Collection, target: Path) -> None:
             if collection.generation == generation or tries == _MOST_TRIES:
                 serving = collection.generation
                 if serving != generation:
+                    await asyncio.to_thread(shutil.rmtree, target / generation.name, ignore_errors=True)
                     mirror = Mirror(serving, target / serving.name)
                 # Nobody writes now, so the files are what a crash would leave: the engine's log makes them good.
                 await asyncio.to_thread(mirror.update, last=True)

@@ -73,14 +73,18 @@ async def test_what_was_acknowledged_before_a_snapshot_is_in_it_while_writes_go_
     acknowledged: set[int] = set()
     deleted: set[int] = set()
     following = 0
+    in_order: list[int] = []
+    known_at: dict[int, int] = {}
 
     async def write() -> None:
         nonlocal following
         while True:
             ids = range(following, following + 50)
             following += 50
+            known_at[ids[0]] = len(in_order)
             await client.upsert("c", _points(ids), wait=True)
             acknowledged.update(set(ids) - {ids[3]})
+            in_order.extend(set(ids) - {ids[3]})
             await client.delete("c", models.PointIdsList(points=[ids[3]]), wait=True)
             deleted.add(ids[3])
 
@@ -108,12 +112,20 @@ async def test_what_was_acknowledged_before_a_snapshot_is_in_it_while_writes_go_
         assert promised <= found
         assert not gone & found
         assert found <= set(range(sent))
-        some = max(promised)
+        # One moment: who is in it brought along all that had been acknowledged before it was sent.
+        latest = max(known_at[n - n % 50] for n in found)
+        assert set(in_order[:latest]) <= found
+        # And whole: no point has a vector or a payload of another moment.
+        records, _ = await client.scroll("c", limit=100_000, with_payload=True, with_vectors=True)
+        for record in records:
+            assert record.payload == {"n": record.id}
+            assert record.vector == [float(record.id), *[1.0] * (SIZE - 1)]
+        for ids in ({3}, promised):
+            condition = models.FieldCondition(key="n", match=models.MatchAny(any=sorted(ids)))
+            counted = await client.count("c", count_filter=models.Filter(must=[condition]))
+            assert counted.count == len(ids & found)
         [hit] = (await client.query_points("c", query=[1.0, *[0.0] * (SIZE - 1)], limit=1)).points
         assert hit.id == max(found)
-        [record] = await client.retrieve("c", [some], with_vectors=True)
-        assert record.payload == {"n": some}
-        assert record.vector == [float(some), *[1.0] * (SIZE - 1)]
         # It is an index like any other.
         await client.upsert("c", _points(range(1_000_000, 1_000_001)), wait=True)
         assert await _ids(client, "c") == found | {1_000_000}
