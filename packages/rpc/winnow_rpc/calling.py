@@ -110,19 +110,19 @@ def open_channel(settings: ChannelSettings) -> grpc.aio.Channel:
 
 
 def request_id_interceptors() -> list[grpc.aio.ClientInterceptor]:
-    """Interceptors that send the id of the request being served along with every call made for it."""
+    """Interceptors that send the id of the request being served, and its trace, along with every call made for it."""
     return [_UnaryUnary(), _UnaryStream(), _StreamUnary(), _StreamStream()]
 
 
-def _with_request_id(details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
-    current = telemetry.request_id()
+def _with_context(details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
     metadata = details.metadata if details.metadata is not None else grpc.aio.Metadata()
-    if not current or metadata.get(telemetry.REQUEST_ID_KEY) is not None:
+    added = [(key, value) for key, value in telemetry.outgoing_headers().items() if metadata.get(key) is None]
+    if not added:
         return details
     return grpc.aio.ClientCallDetails(
         method=details.method,
         timeout=details.timeout,
-        metadata=grpc.aio.Metadata(*metadata, (telemetry.REQUEST_ID_KEY, current)),
+        metadata=grpc.aio.Metadata(*metadata, *added),
         credentials=details.credentials,
         wait_for_ready=details.wait_for_ready,
     )
@@ -135,25 +135,25 @@ class _UnaryUnary(grpc.aio.UnaryUnaryClientInterceptor):
     async def intercept_unary_unary(
         self, continuation: Continuation, client_call_details: grpc.aio.ClientCallDetails, request: Any
     ) -> Any:
-        return await continuation(_with_request_id(client_call_details), request)
+        return await continuation(_with_context(client_call_details), request)
 
 
 class _UnaryStream(grpc.aio.UnaryStreamClientInterceptor):
     async def intercept_unary_stream(
         self, continuation: Continuation, client_call_details: grpc.aio.ClientCallDetails, request: Any
     ) -> Any:
-        return await continuation(_with_request_id(client_call_details), request)
+        return await continuation(_with_context(client_call_details), request)
 
 
 class _StreamUnary(grpc.aio.StreamUnaryClientInterceptor):
     async def intercept_stream_unary(
         self, continuation: Continuation, client_call_details: grpc.aio.ClientCallDetails, request_iterator: Any
     ) -> Any:
-        return await continuation(_with_request_id(client_call_details), request_iterator)
+        return await continuation(_with_context(client_call_details), request_iterator)
 
 
 class _StreamStream(grpc.aio.StreamStreamClientInterceptor):
     async def intercept_stream_stream(
         self, continuation: Continuation, client_call_details: grpc.aio.ClientCallDetails, request_iterator: Any
     ) -> Any:
-        return await continuation(_with_request_id(client_call_details), request_iterator)
+        return await continuation(_with_context(client_call_details), request_iterator)

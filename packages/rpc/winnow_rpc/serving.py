@@ -8,16 +8,20 @@ import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from winnow_rpc import telemetry
+from winnow_rpc import telemetry, trace_export, tracing
 from winnow_rpc.faults import Fault, Unavailable
 from winnow_rpc.interception import FaultInterceptor
+from winnow_rpc.metrics import MetricsServer, RpcMetrics, new_registry
 from winnow_rpc.settings import ServingSettings
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 log = telemetry.get_logger("winnow.rpc")
 
@@ -42,6 +46,8 @@ class Service:
     """Does a small piece of the real work; raises if that fails. Decides what health answers."""
     close: Callable[[], Awaitable[None]]
     """Releases what the service holds; called once, after the last call has ended."""
+    measure: Callable[[CollectorRegistry], None] | None = None
+    """Adds the service's own metrics to a registry; called once, before it serves, and only if metrics are wanted."""
 
 
 class RunningServer:
@@ -54,9 +60,14 @@ class RunningServer:
         self._names = ("", *service.service_names)
         self._probing: asyncio.Task[None] | None = None
         self._healthy: bool | None = None
-        self._server = grpc.aio.server(interceptors=(FaultInterceptor(),), options=_options(settings))
+        self._registry = None if settings.metrics_port is None else new_registry()
+        self._metrics = RpcMetrics(self._registry) if self._registry else None
+        self._metrics_server: MetricsServer | None = None
+        self._server = grpc.aio.server(interceptors=(FaultInterceptor(self._metrics),), options=_options(settings))
         self.address = ""
         """host:port that it listens on, once started."""
+        self.metrics_address = ""
+        """host:port of its metrics, once started; empty: none are served."""
 
     async def start(self) -> None:
         """Binds, starts to answer, and probes for the first time. Raises Unavailable if the port cannot be had."""
@@ -78,6 +89,7 @@ class RunningServer:
                 metadata={"address": f"{host}:{settings.port}"},
             ) from error
         self.address = f"{host}:{port}"
+        self._serve_metrics()
         await self._server.start()
         log.info("listening", address=self.address)
         if settings.host not in ("127.0.0.1", "::1", "localhost"):
@@ -93,8 +105,20 @@ class RunningServer:
                 await self._probing
         await self._health.enter_graceful_shutdown()
         await self._server.stop(self._settings.drain_seconds)
+        if self._metrics_server:
+            await asyncio.to_thread(self._metrics_server.close)
         await self._service.close()
         log.info("stopped")
+
+    def _serve_metrics(self) -> None:
+        settings = self._settings
+        if self._registry is None or settings.metrics_port is None:
+            return
+        if self._service.measure:
+            self._service.measure(self._registry)
+        self._metrics_server = MetricsServer(self._registry, host=settings.host, port=settings.metrics_port)
+        self.metrics_address = self._metrics_server.address
+        log.info("metrics", address=self.metrics_address)
 
     async def _keep_probing(self) -> None:
         while True:
@@ -106,7 +130,8 @@ class RunningServer:
     async def _probe_once(self) -> None:
         try:
             async with asyncio.timeout(self._settings.probe_timeout_seconds):
-                await self._service.probe()
+                with tracing.unsampled():
+                    await self._service.probe()
         except Exception as error:  # whatever it is, the service cannot do its work
             # A probe that fails again says nothing new.
             if self._healthy is not False:
@@ -119,13 +144,19 @@ class RunningServer:
         await self._announce(healthy=self._healthy)
 
     async def _announce(self, *, healthy: bool) -> None:
+        if self._metrics:
+            self._metrics.health(serving=healthy)
         status = health_pb2.HealthCheckResponse
         for name in self._names:
             await self._health.set(name, status.SERVING if healthy else status.NOT_SERVING)
 
 
 async def serve(service: Service, settings: ServingSettings) -> None:
-    """Serves until SIGTERM or SIGINT, then drains. A second signal ends the process at once."""
+    """Serves until SIGTERM or SIGINT, then drains. A second signal ends the process at once.
+
+    Traces go where OpenTelemetry's environment variables say (see `trace_export`); nowhere if they say nothing.
+    """
+    trace_export.start(f"winnow-{service.name}")
     server = RunningServer(service, settings)
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -143,6 +174,7 @@ async def serve(service: Service, settings: ServingSettings) -> None:
         await stopping.wait()
     finally:
         await server.stop()
+        await trace_export.stop_async()
 
 
 def run(main: Callable[[], Coroutine[Any, Any, None]], *, service: str = "winnow") -> None:

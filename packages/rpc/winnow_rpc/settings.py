@@ -36,6 +36,9 @@ class ServingSettings(BaseModel):
     """A probe that takes longer than this has failed."""
     reflection: bool = True
     """Offer gRPC server reflection, so that grpcurl and the like can list what is served."""
+    metrics_port: int | None = Field(default=None, ge=0, le=65535)
+    """Serve metrics for Prometheus at http://<host>:<port>/metrics; 0 takes a free port, which the `metrics` event
+    names. Unset: no metrics."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe events to log. At `debug`, every request is logged; at `info`, failed ones."""
     log_format: Literal["auto", "json", "human"] = "auto"

@@ -1,7 +1,7 @@
 """Logs, and the request id that crosses every hop.
 
 A service writes one event a line to standard error: as JSON for machines, or coloured for people when standard error is
-a terminal. Every line of a request carries its id.
+a terminal. Every line of a request carries its id, and that of its trace where there is one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from contextvars import ContextVar
 from typing import Any, Literal
 
 import structlog
+
+from winnow_rpc import tracing
 
 LogFormat = Literal["auto", "json", "human"]
 
@@ -37,6 +39,14 @@ def enter_request(offered: str | None) -> str:
     return chosen
 
 
+def outgoing_headers() -> dict[str, str]:
+    """What a call made for the current request takes along: its id, and its trace where there is one."""
+    headers = tracing.headers()
+    if current := request_id():
+        headers[REQUEST_ID_KEY] = current
+    return headers
+
+
 def configure_logging(*, service: str, level: str = "info", form: LogFormat = "auto") -> None:
     """Sends our events and those of the libraries to standard error in one form. Call once, at start."""
     human = form == "human" or (form == "auto" and sys.stderr.isatty())
@@ -50,6 +60,8 @@ def configure_logging(*, service: str, level: str = "info", form: LogFormat = "a
         event["service"] = service
         if current := request_id():
             event["request_id"] = current
+        if traced := tracing.trace_id():
+            event["trace_id"] = traced
         return event
 
     shared: list[structlog.typing.Processor] = [

@@ -26,10 +26,10 @@ from winnow_rpc.status import fault_from_rpc_error
 
 @asynccontextmanager
 async def asking(collection: str = "", *, timeout: float) -> AsyncIterator[None]:
-    """Around a call: the request id goes along, time is bounded to `timeout` seconds, failures become faults."""
-    headers = {telemetry.REQUEST_ID_KEY: telemetry.request_id()} if telemetry.request_id() else {}
+    """Around a call: the request id and its trace go along, time is bounded to `timeout` seconds, failures become
+    faults."""
     try:
-        with context_headers.headers(headers):
+        with context_headers.headers(telemetry.outgoing_headers()):
             async with asyncio.timeout(timeout):
                 yield
     except TimeoutError as error:
