@@ -9,6 +9,7 @@ import numpy as np
 
 from winnow_inference.hosting import HostedModel
 from winnow_inference.models.facts import BiEncoderFacts
+from winnow_inference.scheduling.observing import Batch
 from winnow_inference.scheduling.queueing import Priority
 from winnow_inference.sequences import Matrix
 from winnow_inference.truncation import Cut, TextTruncation
@@ -30,6 +31,8 @@ class Embedded:
     """Turning text into tokens."""
     inference_micros: int
     """Model time of the batches, shared ones counted whole."""
+    batches: list[Batch]
+    """Those batches."""
 
 
 class BiEncoder(HostedModel[BiEncoderFacts]):
@@ -65,6 +68,7 @@ class BiEncoder(HostedModel[BiEncoderFacts]):
             queue_micros=answer.queue_micros,
             tokenize_micros=tokenized.micros,
             inference_micros=answer.inference_micros,
+            batches=answer.batches,
         )
 
     async def count_tokens(self, texts: Sequence[str], *, query: bool) -> list[int]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from winnow_inference.hosting import HostedModel
 from winnow_inference.models.facts import CrossEncoderFacts
+from winnow_inference.scheduling.observing import Batch
 from winnow_inference.scheduling.queueing import Priority
 from winnow_inference.sequences import Matrix
 from winnow_inference.truncation import Cut, PairTruncation
@@ -31,6 +32,8 @@ class Scored:
     """Turning text into tokens; of a stream, in its first part only."""
     inference_micros: int
     """Model time of the batches, shared ones counted whole."""
+    batches: list[Batch]
+    """Those batches."""
 
 
 class CrossEncoder(HostedModel[CrossEncoderFacts]):
@@ -62,6 +65,7 @@ class CrossEncoder(HostedModel[CrossEncoderFacts]):
             queue_micros=answer.queue_micros,
             tokenize_micros=tokenized.micros,
             inference_micros=answer.inference_micros,
+            batches=answer.batches,
         )
 
     async def score_in_order(
@@ -92,5 +96,6 @@ class CrossEncoder(HostedModel[CrossEncoderFacts]):
                     queue_micros=part.queue_micros if is_first else 0,
                     tokenize_micros=tokenized.micros if is_first else 0,
                     inference_micros=part.inference_micros,
+                    batches=[part.batch],
                 )
                 is_first = False

@@ -8,6 +8,8 @@ from winnow_inference.engines.base import EngineDescription
 from winnow_inference.models.facts import FactsT
 from winnow_inference.opening import OpenModel
 from winnow_inference.scheduling.limits import RunnerLimits
+from winnow_inference.scheduling.observing import Observer
+from winnow_inference.scheduling.queueing import Priority
 from winnow_inference.scheduling.runner import Runner
 from winnow_inference.tokenization import TextTokenizer
 
@@ -35,6 +37,18 @@ class HostedModel(Generic[FactsT]):
     def limits(self) -> RunnerLimits:
         """What may wait and run at once."""
         return self._runner.limits
+
+    def queued_tokens(self, priority: Priority) -> int:
+        """Tokens of a class that wait for the device."""
+        return self._runner.queued_tokens_of(priority)
+
+    def queued_requests(self, priority: Priority) -> int:
+        """Requests of a class of which something waits for the device."""
+        return self._runner.queued_requests_of(priority)
+
+    def observe(self, observer: Observer) -> None:
+        """Tells this observer, and no other, of every batch from now on."""
+        self._runner.observe(observer)
 
     async def start(self) -> None:
         """Makes the engine."""

@@ -10,6 +10,7 @@ from winnow.embedder.v1 import embedder_pb2_grpc as pb_grpc
 from winnow_embedder.servicer import SERVICE_NAME, EmbedderLimits, EmbedderServicer
 from winnow_embedder.settings import EmbedderSettings
 from winnow_inference.bi_encoder import BiEncoder
+from winnow_inference.metrics import measure
 from winnow_inference.models.facts import BiEncoderFacts
 from winnow_inference.opening import OpenModel, open_bi_encoder
 from winnow_inference.scheduling.limits import runner_limits
@@ -57,7 +58,12 @@ async def serve_with(model: OpenModel[BiEncoderFacts], settings: EmbedderSetting
         pb_grpc.add_EmbedderServiceServicer_to_server(EmbedderServicer(encoder, limits), server)
 
     return Service(
-        name="embedder", register=register, service_names=[SERVICE_NAME], probe=encoder.probe, close=encoder.close
+        name="embedder",
+        register=register,
+        service_names=[SERVICE_NAME],
+        probe=encoder.probe,
+        close=encoder.close,
+        measure=lambda registry: measure(encoder, registry),
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from winnow.embedder.v1 import embedder_pb2 as pb
 from winnow.embedder.v1 import embedder_pb2_grpc as pb_grpc
 from winnow_embedder.validation import check_dimensions, check_fingerprint, check_texts
+from winnow_inference.batch_tracing import CostTrace
 from winnow_inference.bi_encoder import BiEncoder, Embedded
 from winnow_inference.scheduling.queueing import Priority
 from winnow_inference.truncation import TextTruncation
@@ -183,6 +184,7 @@ class EmbedderServicer(pb_grpc.EmbedderServiceServicer):
             deadline=deadline,
             wait_for_room=wait_for_room,
         )
+        CostTrace().add(embedded)
         return _response(embedded, half=options.half, fingerprint=self._encoder.facts.fingerprint)
 
     def _check_texts(self, texts: Sequence[str], *, field: str, may_be_blank: bool = False) -> None:

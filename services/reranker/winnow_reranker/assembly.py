@@ -9,6 +9,7 @@ import grpc
 
 from winnow.reranker.v1 import reranker_pb2_grpc as pb_grpc
 from winnow_inference.cross_encoder import CrossEncoder
+from winnow_inference.metrics import measure
 from winnow_inference.models.facts import CrossEncoderFacts
 from winnow_inference.models.locating import ModelFolder
 from winnow_inference.opening import OpenModel, open_cross_encoder
@@ -59,7 +60,12 @@ async def serve_with(model: OpenModel[CrossEncoderFacts], settings: RerankerSett
         pb_grpc.add_RerankerServiceServicer_to_server(RerankerServicer(encoder, limits), server)
 
     return Service(
-        name="reranker", register=register, service_names=[SERVICE_NAME], probe=encoder.probe, close=encoder.close
+        name="reranker",
+        register=register,
+        service_names=[SERVICE_NAME],
+        probe=encoder.probe,
+        close=encoder.close,
+        measure=lambda registry: measure(encoder, registry),
     )
 
 

@@ -12,6 +12,7 @@ import grpc
 
 from winnow.reranker.v1 import reranker_pb2 as pb
 from winnow.reranker.v1 import reranker_pb2_grpc as pb_grpc
+from winnow_inference.batch_tracing import CostTrace
 from winnow_inference.cross_encoder import CrossEncoder, Scored
 from winnow_inference.models.mixing import Mixing
 from winnow_inference.scheduling.queueing import Priority
@@ -67,6 +68,7 @@ class RerankerServicer(pb_grpc.RerankerServiceServicer):
             priority=priority,
             deadline=_deadline(context),
         )
+        CostTrace().add(scored)
         best = sorted(_document_scores(scored), key=lambda document: (-document.score, document.index))
         return pb.RerankDocumentsResponse(
             scores=best[: request.top_count] if request.top_count else best, report=self._report(scored)
@@ -82,8 +84,10 @@ class RerankerServicer(pb_grpc.RerankerServiceServicer):
             request.query, request.documents, truncation=truncation, priority=priority, deadline=_deadline(context)
         )
         # Closed as soon as the caller goes, so that what has not begun is dropped then.
+        cost = CostTrace()
         async with aclosing(parts):
             async for scored in parts:
+                cost.add(scored)
                 yield pb.StreamRerankDocumentsResponse(scores=_document_scores(scored), report=self._report(scored))
 
     async def ScorePairs(self, request: pb.ScorePairsRequest, context: Context) -> pb.ScorePairsResponse:
@@ -105,6 +109,7 @@ class RerankerServicer(pb_grpc.RerankerServiceServicer):
             deadline=_deadline(context),
             field="pairs",
         )
+        CostTrace().add(scored)
         return pb.ScorePairsResponse(
             scores=[pb.PairScore(label_scores=row) for row in scored.scores.tolist()], report=self._report(scored)
         )

@@ -18,6 +18,7 @@ import numpy as np
 from winnow_inference.engines.base import Engine
 from winnow_inference.scheduling.costs import CostModel
 from winnow_inference.scheduling.limits import RunnerLimits
+from winnow_inference.scheduling.observing import Batch, Observer
 from winnow_inference.scheduling.parts import Part
 from winnow_inference.scheduling.queueing import Item, Priority, Queue, Request
 from winnow_inference.scheduling.worker import Computed, Crew, Job, Recalled, Worker, WorkerDied
@@ -50,6 +51,9 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._lane_tokens_per_second = 0.0
         self._taken: Callable[[], None] = lambda: None
+        self._batch_number = 0
+        self.observer = Observer()
+        """Is told of every batch."""
         self.refusal: Callable[[], Fault] | None = lambda: Unavailable("not started", reason="NOT_STARTED")
         """Makes the fault with which everything is refused at the moment; None: nothing is."""
 
@@ -102,6 +106,24 @@ class Dispatcher:
     def ready_tokens(self) -> int:
         """Tokens of the batches that lie ready on the lanes and have not begun."""
         return sum(len(item.sequence) for job, items in self._batches.items() if job.began is None for item in items)
+
+    def ready_tokens_of(self, priority: Priority) -> int:
+        """Those of them that are of a class."""
+        return sum(
+            len(item.sequence)
+            for job, items in self._batches.items()
+            if job.began is None and items[0].request.priority is priority
+            for item in items
+        )
+
+    def ready_requests_of(self, priority: Priority) -> set[Request]:
+        """The requests of a class that have something in those batches."""
+        return {
+            item.request
+            for job, items in self._batches.items()
+            if job.began is None and items[0].request.priority is priority
+            for item in items
+        }
 
     def arrived(self, request: Request) -> None:
         """Says that a request has come into the queue. Batches that have not begun and would be other ones with it are
@@ -240,7 +262,7 @@ class Dispatcher:
             self._batches.pop(job, None)
             self._work.set()
         self._measure(items, computed)
-        self._hand_out(items, job, computed)
+        self._hand_out(items, job, computed, self._ended(worker, items, job, computed))
 
     async def _halve(self, worker: Worker, items: Sequence[Item], error: Exception) -> None:
         if len(items) == 1:
@@ -252,7 +274,23 @@ class Dispatcher:
             if part:
                 await self._execute(worker, part, self._submit(worker, part))
 
-    def _hand_out(self, items: Sequence[Item], job: Job, computed: Computed) -> None:
+    def _ended(self, worker: Worker, items: Sequence[Item], job: Job, computed: Computed) -> Batch:
+        self._batch_number += 1
+        lengths = [len(item.sequence) for item in items]
+        batch = Batch(
+            number=self._batch_number,
+            lane=worker.lane,
+            priority=items[0].request.priority,
+            texts=len(items),
+            tokens=sum(lengths),
+            padded_tokens=len(items) * max(lengths),
+            began=job.began or time.monotonic() - computed.seconds,
+            seconds=computed.seconds,
+        )
+        self.observer.batch_ended(batch)
+        return batch
+
+    def _hand_out(self, items: Sequence[Item], job: Job, computed: Computed, batch: Batch) -> None:
         rows, micros = computed.rows, round(computed.seconds * 1e6)
         finite = np.logical_and.reduce(np.isfinite(rows), axis=1)
         shares: dict[Request, list[int]] = {}
@@ -264,7 +302,10 @@ class Dispatcher:
         for request, positions in shares.items():
             if request.closed:
                 continue
+            is_first = request.began == float("inf")
             request.began = min(request.began, job.began or time.monotonic())
+            if is_first:
+                self.observer.request_began(request.priority, max(0.0, request.began - request.admitted))
             positions.sort(key=lambda position: items[position].index)
             request.outcomes.put_nowait(
                 Part(
@@ -273,6 +314,7 @@ class Dispatcher:
                     token_count=sum(len(items[position].sequence) for position in positions),
                     queue_micros=max(0, round((request.began - request.admitted) * 1e6)),
                     inference_micros=micros,
+                    batch=batch,
                 )
             )
 
@@ -309,6 +351,7 @@ class Dispatcher:
                 log.error("inference worker does not start", error=f"{type(error).__name__}: {error}")
             else:
                 log.info("inference worker restarted")
+                self.observer.engine_restarted()
                 self._work.set()
                 return
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from winnow_inference.scheduling.observing import Batch
 from winnow_inference.sequences import Matrix
 
 
@@ -21,6 +22,8 @@ class Part:
     """From admission until the request's first batch began."""
     inference_micros: int
     """Model time of the batch, whoever else was in it."""
+    batch: Batch
+    """The batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,3 +36,5 @@ class Answer:
     """From admission until its first batch began."""
     inference_micros: int
     """Model time of all batches in which it took part."""
+    batches: list[Batch]
+    """Those batches, as they ended."""

@@ -20,6 +20,7 @@ from winnow_inference.scheduling import admission
 from winnow_inference.scheduling.costs import CostModel
 from winnow_inference.scheduling.dispatching import Dispatcher, expired
 from winnow_inference.scheduling.limits import RunnerLimits
+from winnow_inference.scheduling.observing import Batch, Observer
 from winnow_inference.scheduling.parts import Answer, Part
 from winnow_inference.scheduling.queueing import Priority, Queue, Request
 from winnow_inference.sequences import Matrix, TokenSequence
@@ -50,6 +51,19 @@ class Runner:
     def queued_tokens(self) -> int:
         """Tokens that wait for the device."""
         return self._queue.tokens + self._dispatcher.ready_tokens
+
+    def queued_tokens_of(self, priority: Priority) -> int:
+        """Those of them that are of a class."""
+        waiting = sum(request.waiting_tokens for request in self._queue.of_class(priority))
+        return waiting + self._dispatcher.ready_tokens_of(priority)
+
+    def queued_requests_of(self, priority: Priority) -> int:
+        """Requests of a class of which something waits for the device."""
+        return len({*self._queue.of_class(priority), *self._dispatcher.ready_requests_of(priority)})
+
+    def observe(self, observer: Observer) -> None:
+        """Tells this observer, and no other, what happens from now on."""
+        self._dispatcher.observer = observer
 
     async def start(self) -> None:
         """Makes the engine; raises what that raised."""
@@ -85,6 +99,7 @@ class Runner:
         """Results of all sequences, run in whatever order is fastest. Arguments and faults as for `stream`."""
         rows: Matrix | None = None
         queue_micros = inference_micros = 0
+        batches: list[Batch] = []
         parts = self.stream(
             sequences, priority=priority, deadline=deadline, in_order=False, wait_for_room=wait_for_room, always=always
         )
@@ -95,9 +110,10 @@ class Runner:
                 rows[part.indexes] = part.rows
                 queue_micros = part.queue_micros
                 inference_micros += part.inference_micros
+                batches.append(part.batch)
         if rows is None:
             rows = np.empty((0, self._dispatcher.engine.width), dtype=np.float32)
-        return Answer(rows, queue_micros, inference_micros)
+        return Answer(rows, queue_micros, inference_micros, batches)
 
     async def stream(
         self,
