@@ -21,19 +21,27 @@ def main(root: Path, kind: str, folders: list[str]) -> None:
         tomllib.loads(path.read_text()) for depth in ("*", "*/*") for path in root.glob(f"{depth}/pyproject.toml")
     ]
     projects = [manifest["project"] for manifest in manifests if "project" in manifest]
-    ours = {str(project["name"]): list(project.get("dependencies", [])) for project in projects}
+    ours = {str(project["name"]): project for project in projects}
     waiting = [tomllib.loads((root / folder / "pyproject.toml").read_text())["project"]["name"] for folder in folders]
     house: set[str] = set()
     third_party: set[str] = set()
+    seen: set[str] = set()
     while waiting:
-        name = waiting.pop()
-        if name in house:
+        # "name" or "name[extra,extra]"; a distribution may be asked for with other extras each time.
+        asked = waiting.pop()
+        if asked in seen:
             continue
+        seen.add(asked)
+        name, _, extras = asked.rstrip("]").partition("[")
         house.add(name)
-        for requirement in ours[name]:
+        project = ours[name]
+        requirements = [*project.get("dependencies", [])]
+        for extra in filter(None, extras.split(",")):
+            requirements += project["optional-dependencies"][extra.strip()]
+        for requirement in requirements:
             needed = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
             if needed in ours:
-                waiting.append(needed)
+                waiting.append(requirement)
             else:
                 third_party.add(requirement)
     sys.stdout.write("".join(f"{line}\n" for line in sorted(third_party if kind == "third-party" else house)))

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 import grpc
+from google.protobuf.message import Message
 
 from winnow.search.v1 import collections_pb2, documents_pb2, search_pb2, search_service_pb2, search_service_pb2_grpc
 from winnow_client import conversions
@@ -31,6 +32,7 @@ from winnow_client.searching import (
     SearchResult,
     SearchState,
 )
+from winnow_rpc import tracing
 from winnow_rpc.calling import ChannelSettings, open_channel
 from winnow_rpc.faults import Cancelled, DeadlineExceeded, FailedPrecondition, Fault, InvalidArgument, Unavailable
 from winnow_rpc.status import fault_from_rpc_error
@@ -47,7 +49,7 @@ NOT_REPEATABLE = frozenset({"CreateCollection", "DeleteCollection", "IngestDocum
 MAX_IDS_PER_DELETE = 10_000
 """Ids that the contract allows in one DeleteDocuments."""
 
-RequestT = TypeVar("RequestT")
+RequestT = TypeVar("RequestT", bound=Message)
 AnswerT = TypeVar("AnswerT")
 
 
@@ -159,8 +161,10 @@ class AsyncClient:
         left = None if timeout is None else _finite(timeout)
         with self._building():
             documents_pb2.IngestHeader(collection=collection)
+        span = _span("IngestDocuments")
+        metadata = tuple(span.headers().items())
         stream = IngestStream(collection, self.config.ingest).run(
-            lambda requests: stub.IngestDocuments(requests, timeout=left),
+            lambda requests: stub.IngestDocuments(requests, timeout=left, metadata=metadata),
             documents,
             fault_of=lambda error: self._fault(error, left),
         )
@@ -170,6 +174,7 @@ class AsyncClient:
                     yield acknowledgement
         finally:
             await stream.aclose()
+            span.end()
 
     async def get_document(self, collection: str, document_id: str, *, timeout: float | None = None) -> StoredDocument:
         """Returns one document. Raises NotFound."""
@@ -314,7 +319,8 @@ class AsyncClient:
         with self._building():
             request = search_pb2.StreamSearchRequest(search=search_request(collection, query, **options))
         left = _finite(self.config.timeout_seconds if timeout is None else timeout)
-        call = self._connected().StreamSearch(request, timeout=left)
+        stub, span = self._connected(), _span("StreamSearch")
+        call = stub.StreamSearch(request, timeout=left, metadata=tuple(span.headers().items()))
         try:
             with self._faults(left):
                 async for response in call:
@@ -322,11 +328,13 @@ class AsyncClient:
                     yield SearchState(result=result, final=response.final)
         finally:
             call.cancel()
+            span.end()
 
     def _connected(self) -> SearchServiceAsyncStub:
         if self._closed:
             raise FailedPrecondition("the client is closed", reason="CLIENT_CLOSED")
         if self._stub is None:
+            tracing.adopt()
             # Here and not in the constructor: a channel belongs to the event loop that runs when it is opened.
             repeatable = [method.name for method in SERVICE.methods if method.name not in NOT_REPEATABLE]
             self._channel = open_channel(
@@ -349,7 +357,7 @@ class AsyncClient:
     ) -> AnswerT:
         left = _finite(self.config.timeout_seconds if timeout is None else timeout)
         stub = self._connected()
-        with self._faults(left):
+        with _span(_method_of(request)), self._faults(left):
             return await method(stub)(request, timeout=left)
 
     @contextmanager
@@ -392,3 +400,13 @@ class AsyncClient:
 
 def _finite(timeout: float | None) -> float | None:
     return None if timeout is None or timeout == math.inf else timeout
+
+
+def _span(method: str) -> tracing.Span:
+    # A stream's is not made current: who reads a stream may do so from another context each time.
+    return tracing.span(f"{SERVICE.full_name}/{method}", "client")
+
+
+def _method_of(request: Message) -> str:
+    """The method that a request is for: the contract names one after the other."""
+    return request.DESCRIPTOR.name.removesuffix("Request")

@@ -32,7 +32,11 @@ class InferenceMetrics(Observer):
             "winnow_batch_padding_tokens", "Tokens of padding laid out in batches.", ["priority"], registry=registry
         )
         self._batch_seconds = Histogram(
-            "winnow_batch_seconds", "Time of each batch on the device.", ["priority"], registry=registry, buckets=SECONDS
+            "winnow_batch_seconds",
+            "Time of each batch on the device.",
+            ["priority"],
+            registry=registry,
+            buckets=SECONDS,
         )
         self._queue_seconds = Histogram(
             "winnow_queue_seconds",
@@ -41,9 +45,7 @@ class InferenceMetrics(Observer):
             registry=registry,
             buckets=SECONDS,
         )
-        self._restarts = Counter(
-            "winnow_engine_restarts", "Engines made anew after one was lost.", registry=registry
-        )
+        self._restarts = Counter("winnow_engine_restarts", "Engines made anew after one was lost.", registry=registry)
 
     def batch_ended(self, batch: Batch) -> None:
         """Counts a batch."""

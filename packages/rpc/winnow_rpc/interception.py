@@ -36,7 +36,7 @@ _SERVER_FAILURES = {
 class CallCounter(Protocol):
     """Counts calls: `metrics.RpcMetrics`, or whatever a test wants."""
 
-    def ended(self, method: str, code: grpc.StatusCode, seconds: float) -> None:
+    def ended(self, method: str, code: str, seconds: float) -> None:
         """A call has ended."""
         ...
 
@@ -172,7 +172,7 @@ class _Watch:
         elapsed = time.perf_counter() - self._began
         method = self._called.method
         if counter := self._called.counter:
-            counter.ended(method, code, elapsed)
+            counter.ended(method, code.name, elapsed)
             if fault:
                 counter.refused(fault)
         if self._span.recording:

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-import grpc
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.gc_collector import GCCollector
@@ -65,9 +64,9 @@ class RpcMetrics:
         self._serving = Gauge("winnow_serving", "1 while the health probe succeeds, else 0.", registry=registry)
         self._reasons: set[str] = set()
 
-    def ended(self, method: str, code: grpc.StatusCode, seconds: float) -> None:
-        """Counts a call: its full method as "package.Service/Method", how it ended, and how long it took."""
-        self._requests.labels(method, code.name).inc()
+    def ended(self, method: str, code: str, seconds: float) -> None:
+        """Counts a call: its full method as "package.Service/Method", its status as "NOT_FOUND", and its time."""
+        self._requests.labels(method, code).inc()
         self._seconds.labels(method).observe(seconds)
 
     def refused(self, fault: Fault) -> None:

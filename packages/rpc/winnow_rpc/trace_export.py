@@ -5,8 +5,8 @@ The one place besides a `__main__` that reads the environment: the variables are
 SDK reads them itself. OTEL_EXPORTER_OTLP_ENDPOINT turns tracing on; OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME,
 OTEL_RESOURCE_ATTRIBUTES, OTEL_BSP_* and the rest do what they do everywhere.
 
-A collector that is away or slow costs a service nothing: spans wait in a queue of bounded size, a thread sends them, and
-what finds no room is dropped.
+A collector that is away or slow holds nobody up: spans wait in a queue of bounded size, a thread sends them, and what
+finds no room is dropped.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def start(service: str, environment: Mapping[str, str] | None = None) -> bool:
         resource=Resource.create({} if named else {SERVICE_NAME: service}), shutdown_on_exit=False
     )
     provider.add_span_processor(BatchSpanProcessor(_reporting(OTLPSpanExporter())))
-    global _provider
+    global _provider  # noqa: PLW0603 - as in `tracing.use`
     _provider = provider
     tracing.use(provider)
     log.info("tracing", endpoint=target)

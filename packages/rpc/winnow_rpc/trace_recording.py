@@ -82,6 +82,11 @@ class _OpenSpan:
     def failed(self, description: str) -> None:
         self._span.set_status(StatusCode.ERROR, description)
 
+    def headers(self) -> dict[str, str]:
+        carrier: dict[str, str] = {}
+        propagate.inject(carrier, context=trace.set_span_in_context(self._span))
+        return carrier
+
     def end(self) -> None:
         self._span.end()
 

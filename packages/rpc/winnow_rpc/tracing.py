@@ -46,6 +46,10 @@ class Span(Protocol):
         """Marks it as failed."""
         ...
 
+    def headers(self) -> dict[str, str]:
+        """What a call takes along to be served within this span, where the span is not the current one."""
+        ...
+
     def end(self) -> None:
         """Ends it, where `with` does not."""
         ...
@@ -72,6 +76,9 @@ class _NoSpan:
     def failed(self, description: str) -> None:
         pass
 
+    def headers(self) -> dict[str, str]:
+        return {}
+
     def end(self) -> None:
         pass
 
@@ -90,7 +97,7 @@ NO_SPAN: Span = _NoSpan()
 
 def use(provider: TracerProvider | None) -> None:
     """Traces to this provider from now on; None: not at all."""
-    global _recorder
+    global _recorder  # noqa: PLW0603 - a switch of the whole process, as logging has one
     if provider is None:
         _recorder = None
         return

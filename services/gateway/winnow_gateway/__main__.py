@@ -8,6 +8,7 @@ from winnow_gateway.breaking import BreakerSettings
 from winnow_gateway.catalog import Catalog
 from winnow_gateway.embedder_client import GrpcEmbedder
 from winnow_gateway.ingesting import IngestLimits
+from winnow_gateway.metrics import measure
 from winnow_gateway.qdrant_index import QdrantIndex
 from winnow_gateway.reranker_client import GrpcReranker
 from winnow_gateway.searching import Searcher, SearchSettings
@@ -38,11 +39,12 @@ def compose(settings: GatewaySettings) -> Service:
         max_message_bytes=settings.max_message_bytes,
     )
     catalog = Catalog(index=index, embedder=embedder, cache_seconds=settings.model_cache_seconds)
+    searcher = Searcher(
+        catalog=catalog, embedder=embedder, reranker=reranker, index=index, settings=search_settings(settings)
+    )
     servicer = SearchServicer(
         catalog=catalog,
-        searcher=Searcher(
-            catalog=catalog, embedder=embedder, reranker=reranker, index=index, settings=search_settings(settings)
-        ),
+        searcher=searcher,
         embedder=embedder,
         index=index,
         ingest_limits=IngestLimits(
@@ -69,6 +71,7 @@ def compose(settings: GatewaySettings) -> Service:
         service_names=[search_service_pb2.DESCRIPTOR.services_by_name["SearchService"].full_name],
         probe=probe,
         close=close,
+        measure=lambda registry: measure(registry, searcher, servicer),
     )
 
 

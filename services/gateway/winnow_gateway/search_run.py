@@ -27,6 +27,7 @@ from winnow_gateway.planning import Effort, Plan, RetrievalKind, SearchMode, Sho
 from winnow_gateway.ports import Candidate, EmbeddedTexts, Embedder, Index, Reranker
 from winnow_gateway.queries import RankingPolicy, SearchQuery
 from winnow_gateway.reranking import AnytimeReranker, Reranking
+from winnow_rpc import tracing
 from winnow_rpc.faults import (
     DeadlineExceeded,
     FailedPrecondition,
@@ -110,15 +111,21 @@ class SearchRun:
         asking = asyncio.ensure_future(self._ask_mixing()) if may_rerank else None
         try:
             vector = await self._embed()
-            await self._retrieve(vector)
+            with tracing.span("retrieve", "client") as span:
+                await self._retrieve(vector)
+                span.set(kind=self._kind.value, candidates=len(self._candidates))
             if asking and self._plan.depth and self._candidates:
                 if progressive:
                     yield self._outcome(self._place(), final=False)
-                async with aclosing(self._rerank(asking)) as batches:
-                    async for placed in batches:
-                        if progressive:
-                            yield self._outcome(placed, final=False)
-            yield await self._answer()
+                with tracing.span("rerank", "client") as span:
+                    async with aclosing(self._rerank(asking)) as batches:
+                        async for placed in batches:
+                            if progressive:
+                                yield self._outcome(placed, final=False)
+                    span.set(depth=self._plan.depth, reranked=len(self._reranking.scores))
+            with tracing.span("order"):
+                answer = await self._answer()
+            yield answer
         finally:
             if asking:
                 asking.cancel()
@@ -137,10 +144,11 @@ class SearchRun:
             if self._kind is RetrievalKind.LEXICAL:
                 raise BreakerOpen("the embedder is given a pause")
             patience = 4 * self._costs.embed_seconds
-            async with guarded(self._backends.embedder_breaker, "embedder", left, patience, clock=self._clock):
-                embedded = await self._backends.embedder.embed_query(
-                    self._query.query, fingerprint=self._spec.embedder.fingerprint, timeout=left
-                )
+            with tracing.span("embed", "client"):
+                async with guarded(self._backends.embedder_breaker, "embedder", left, patience, clock=self._clock):
+                    embedded = await self._backends.embedder.embed_query(
+                        self._query.query, fingerprint=self._spec.embedder.fingerprint, timeout=left
+                    )
         except FailedPrecondition:
             # Says which two models it is about, where it can.
             with suppress(TimeoutError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
@@ -20,6 +20,7 @@ from winnow_gateway.ports import Embedder, Index, Reranker
 from winnow_gateway.queries import SearchQuery
 from winnow_gateway.reranking import AnytimeReranker
 from winnow_gateway.search_run import Backends, SearchRun, unranked
+from winnow_rpc import tracing
 from winnow_rpc.faults import DeadlineExceeded, InvalidArgument
 
 
@@ -53,6 +54,8 @@ class Searcher:
         self._settings = settings or SearchSettings()
         self._book = CostBook()
         self._admission = Admission(self._settings.admission)
+        self.on_answer: Callable[[SearchOutcome], None] = lambda outcome: None
+        """Called with every answer."""
 
         def breaker() -> CircuitBreaker:
             return CircuitBreaker(clock=clock, settings=self._settings.breaker)
@@ -68,6 +71,20 @@ class Searcher:
             anytime=AnytimeReranker(reranker=reranker, breaker=self._reranker_breaker, book=self._book, clock=clock),
             book=self._book,
         )
+
+    @property
+    def in_progress(self) -> int:
+        """Searches in hand."""
+        return self._admission.searches
+
+    @property
+    def breakers(self) -> Mapping[str, CircuitBreaker]:
+        """The breaker of each backend, by its name."""
+        return {
+            "embedder": self._backends.embedder_breaker,
+            "index": self._backends.index_breaker,
+            "reranker": self._reranker_breaker,
+        }
 
     async def search(self, query: SearchQuery) -> SearchOutcome:
         """Answers a search: the last state of its stream."""
@@ -90,9 +107,11 @@ class Searcher:
         )
         _check_consistent(query)
         timing = SearchTiming()
-        collection = await self._collection(query, budget, timing)
-        costs = self._book.costs(query.collection, now=self._clock())
-        plan = self._plan(query, collection, costs, budget)
+        with tracing.span("plan") as span:
+            collection = await self._collection(query, budget, timing)
+            costs = self._book.costs(query.collection, now=self._clock())
+            plan = self._plan(query, collection, costs, budget)
+            span.set(mode=plan.mode.value, why=plan.reason, candidates=plan.candidates, depth=plan.depth)
         # What has hardly any time takes its few milliseconds of the others' all the same.
         left = max(budget.left, costs.embed_seconds + costs.retrieve_seconds)
         with self._admission.admitted(work_seconds=plan.seconds.total, left_seconds=left):
@@ -109,6 +128,9 @@ class Searcher:
             )
             async with aclosing(run.states(progressive=progressive)) as states:
                 async for state in states:
+                    if state.final:
+                        self.on_answer(state)
+                        _describe(query, state)
                     yield state
 
     async def _collection(self, query: SearchQuery, budget: Budget, timing: SearchTiming) -> Collection:
@@ -148,6 +170,21 @@ class Searcher:
             if query.require_rerank:
                 raise unranked(cause, None, retry_after=self._reranker_breaker.retry_after or None)
         return plan
+
+
+def _describe(query: SearchQuery, outcome: SearchOutcome) -> None:
+    """Says on the span of the call what came of the search. Not the query: texts are no business of who traces."""
+    span = tracing.current()
+    if span.recording:
+        span.set(
+            collection=query.collection,
+            mode=outcome.mode.value,
+            mode_reason=outcome.mode_reason,
+            hits=len(outcome.hits),
+            candidates=outcome.candidate_count,
+            reranked=outcome.reranked_count,
+            degradations=", ".join(f"{each.kind.value} {each.reason}" for each in outcome.degradations),
+        )
 
 
 def _check_consistent(query: SearchQuery) -> None:

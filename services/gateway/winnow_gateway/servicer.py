@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, TypeAlias
 
@@ -11,7 +11,7 @@ import grpc
 from winnow.search.v1 import collections_pb2, documents_pb2, search_pb2, search_service_pb2_grpc
 from winnow_gateway import conversion, paging, search_conversion, validation
 from winnow_gateway.catalog import Catalog
-from winnow_gateway.ingesting import IngestLimits, IngestRun, Offered
+from winnow_gateway.ingesting import Acknowledgement, IngestLimits, IngestRun, Offered
 from winnow_gateway.ports import Embedder, Index
 from winnow_gateway.searching import Searcher
 from winnow_rpc.faults import Fault, InvalidArgument, NotFound
@@ -38,6 +38,8 @@ class SearchServicer(search_service_pb2_grpc.SearchServiceServicer):
         self._index = index
         self._ingest_limits = ingest_limits
         self._default_deadline = default_deadline_seconds
+        self.on_acknowledged: Callable[[Sequence[Acknowledgement]], None] = lambda group: None
+        """Called with every group of documents that an ingest acknowledges."""
 
     async def CreateCollection(
         self, request: collections_pb2.CreateCollectionRequest, context: Context
@@ -102,6 +104,7 @@ class SearchServicer(search_service_pb2_grpc.SearchServiceServicer):
         acknowledged = run.acknowledgements(_read_batches(request_iterator))
         try:
             async for group in acknowledged:
+                self.on_acknowledged(group)
                 yield documents_pb2.IngestDocumentsResponse(
                     acknowledgements=[conversion.write_acknowledgement(each) for each in group]
                 )

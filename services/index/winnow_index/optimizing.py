@@ -15,8 +15,10 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import qdrant_edge as edge
 
@@ -35,6 +37,8 @@ _SLICE_SECONDS = 0.008
 _SMALL_ROUND_BYTES = 8 * 1024 * 1024
 _MOST_ROUNDS = 5
 _BYTES_PER_FLOAT = 4
+
+BuildOutcome: TypeAlias = Literal["built", "abandoned"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +77,8 @@ class Optimizer:
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         store.on_write = self._wake.set
+        self.on_build: Callable[[BuildOutcome, float], None] = lambda outcome, seconds: None
+        """Called with every build that has ended and its seconds."""
 
     def start(self) -> None:
         """Begins to look for work."""
@@ -140,9 +146,11 @@ class Optimizer:
             wait = min(self._options.retry_seconds * 2 ** (pace.failures - 1), 300.0)
             pace.not_before = time.monotonic() + wait
             collection.build_error = str(error)
+            self.on_build("abandoned", time.monotonic() - began)
             log.warning("build given up", collection=collection.name, cause=str(error), retry_seconds=wait)
         else:
             took = time.monotonic() - began
+            self.on_build("built", took)
             # At most half of the time is spent building, however fast points arrive.
             pace.not_before = time.monotonic() + min(took, 60.0)
             pace.failures = 0

@@ -11,6 +11,7 @@ from qdrant_client.grpc import qdrant_pb2_grpc as qdrant_grpc
 from qdrant_client.grpc import snapshots_service_pb2_grpc as snapshots_grpc
 
 from winnow_index.collections_servicer import CollectionsServicer, QdrantServicer
+from winnow_index.metrics import measure
 from winnow_index.optimizing import Optimizer
 from winnow_index.points_servicer import PointsServicer
 from winnow_index.settings import IndexSettings
@@ -49,7 +50,14 @@ def open_service(settings: IndexSettings) -> Service:
         await optimizer.stop()
         await store.close()
 
-    return Service(name="index", register=register, service_names=SERVICE_NAMES, probe=probe, close=close)
+    return Service(
+        name="index",
+        register=register,
+        service_names=SERVICE_NAMES,
+        probe=probe,
+        close=close,
+        measure=lambda registry: measure(registry, store, optimizer, folder=settings.data_dir),
+    )
 
 
 def _add(adder: Any, servicer: object, server: grpc.aio.Server) -> None:

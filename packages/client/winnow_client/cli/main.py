@@ -33,6 +33,12 @@ COMMANDS = {
 }
 """Name → where the command is, and what it does: known without loading it."""
 
+UNTRACED = ("up", "demo")
+"""Commands that run services, which trace themselves."""
+
+# For traces, when a command has done its work: nobody wants to wait for a collector that is away.
+_FLUSH_SECONDS = 1.0
+
 PLUGIN_GROUP = "winnow.commands"
 """Entry-point group in which other distributions offer commands: `name = "package.module:click_command"`."""
 
@@ -165,7 +171,26 @@ def main() -> None:
     """Two-stage semantic search: a bi-encoder and BM25 find candidates, a cross-encoder orders them.
 
     Exit status: 0 done, 1 failed, 2 wrong usage, 3 some documents were refused, 130 interrupted.
+
+    Where OTEL_EXPORTER_OTLP_ENDPOINT names a collector, a command that calls the gateway is traced to it.
     """
+    _trace(click.get_current_context())
+
+
+def _trace(context: click.Context) -> None:
+    """A span around the command, if the environment asks for traces; sent before the command ends."""
+    command = context.invoked_subcommand
+    if command in UNTRACED or command not in COMMANDS:
+        return
+    from winnow_rpc import telemetry, trace_export, tracing
+
+    if not trace_export.endpoint(os.environ):
+        return
+    telemetry.configure_logging(service="winnow", level="warning", form="human")
+    if trace_export.start("winnow-cli"):
+        # In this order: what is entered last ends first.
+        context.call_on_close(lambda: trace_export.stop(_FLUSH_SECONDS))
+        context.with_resource(tracing.span(f"winnow {command}"))
 
 
 if __name__ == "__main__":
