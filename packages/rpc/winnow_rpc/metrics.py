@@ -29,6 +29,8 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 # Reasons are constants of ours, but a backend's pass through the gateway, and it may be of another version.
 _MOST_REASONS = 64
 _SLOWEST_SCRAPE_SECONDS = 5.0
+# How long closing waits for the thread to look up.
+_POLL_SECONDS = 0.05
 
 
 def new_registry() -> CollectorRegistry:
@@ -121,11 +123,13 @@ class MetricsServer:
             ) from error
         self.address = f"[{host}]:{self._server.server_port}" if ":" in host else f"{host}:{self._server.server_port}"
         """host:port that it listens on."""
-        self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=[_POLL_SECONDS], name="metrics", daemon=True
+        )
         self._thread.start()
 
     def close(self) -> None:
-        """Stops serving. Blocks for up to half a second."""
+        """Stops serving. Blocks for a moment."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

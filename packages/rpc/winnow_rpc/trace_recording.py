@@ -32,7 +32,9 @@ class Recorder:
         """The span of a served call."""
         # From an empty context: what was current where the server was started is no parent of this call.
         parent = propagate.extract(metadata, context=context.Context())
-        return _OpenSpan(self._tracer.start_span(name, context=parent, kind=SpanKind.SERVER))
+        # Which statuses are failures of the server is for who serves the call to say, not for the exception behind it.
+        made = self._tracer.start_span(name, context=parent, kind=SpanKind.SERVER)
+        return _OpenSpan(made, exceptions_fail=False)
 
     def past_span(self, name: str, began_ns: int, ended_ns: int, attributes: Mapping[str, Attribute]) -> None:
         """A span that has ended."""
@@ -63,10 +65,11 @@ class Recorder:
 class _OpenSpan:
     """Implements `tracing.Span`."""
 
-    __slots__ = ("_before", "_span")
+    __slots__ = ("_before", "_exceptions_fail", "_span")
 
-    def __init__(self, span: trace.Span) -> None:
+    def __init__(self, span: trace.Span, *, exceptions_fail: bool = True) -> None:
         self._span = span
+        self._exceptions_fail = exceptions_fail
         self._before: context.Context | None = None
 
     @property
@@ -102,7 +105,7 @@ class _OpenSpan:
         if self._before is not None:
             context.attach(self._before)
         # A caller who goes away is no failure of the work.
-        if isinstance(error, Exception):
+        if self._exceptions_fail and isinstance(error, Exception):
             self.failed(f"{type(error).__name__}: {error}")
         self._span.end()
 
