@@ -9,7 +9,7 @@ DISTRIBUTIONS := packages/rpc packages/inference packages/relevance packages/cli
 	services/embedder services/reranker services/gateway services/index lab
 CODE := protos packages services lab tests
 
-.PHONY: install help demo up test test-slow check format bench peers quality lock clean
+.PHONY: install help demo up test test-slow check promtool format bench peers quality lock clean
 .DEFAULT_GOAL := install
 
 install: $(VENV)/.installed ## Make the virtual environment with everything in it
@@ -50,6 +50,9 @@ check: install ## Format, lint, types, import direction, contracts
 	@$(BIN)/mypy protos packages services lab
 	@$(BIN)/lint-imports
 	@$(BIN)/python protos/check_contracts.py
+
+promtool: ## Fetch promtool into .winnow/tools, so that `make test` tests the alert rules too
+	@deploy/observability/fetch-promtool
 
 format: install ## Rewrite the code in the house format
 	@$(BIN)/ruff format $(CODE)

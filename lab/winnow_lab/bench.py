@@ -10,6 +10,7 @@ COMMANDS = {
     "path": ("winnow_lab.bench_path:path", "Measure the whole path: start, ingest and search."),
     "index": ("winnow_lab.bench_index:index", "Measure the index alone: ingest, building, recall and latency."),
     "search": ("winnow_lab.bench_search:search", "Measure searches under budgets: time kept and ranking quality."),
+    "operating": ("winnow_lab.bench_operating:operating", "Measure what running it observed costs: search and memory."),
     "inference": ("winnow_lab.bench_inference.command:inference", "Measure the inference engine beside other engines."),
 }
 """Name → where the command is, and what it does: known without loading it."""

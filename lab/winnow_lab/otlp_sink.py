@@ -21,7 +21,9 @@ class OtlpSink(trace_service_pb2_grpc.TraceServiceServicer):
         self._server = grpc.aio.server()
 
     async def __aenter__(self) -> Self:
-        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._server)
+        # The generated function is untyped.
+        add: Any = trace_service_pb2_grpc.add_TraceServiceServicer_to_server
+        add(self, self._server)
         port = self._server.add_insecure_port("127.0.0.1:0")
         await self._server.start()
         self.endpoint = f"http://127.0.0.1:{port}"
