@@ -12,8 +12,11 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.contract.observability.conftest import Models, Services, running_services, scrape
+from tests.contract.observability.conftest import Models, Services, running_services, scrape, serving
+from winnow.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 from winnow_client import Document, SearchMode
+from winnow_embedder.assembly import serve_with
+from winnow_embedder.settings import EmbedderSettings
 from winnow_index.metrics import OTHERS, Held, named
 from winnow_rpc.faults import InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from winnow_rpc.metrics import MetricsServer, RpcMetrics, new_registry
@@ -101,6 +104,24 @@ async def test_a_model_service_counts_its_batches_and_their_padding(services: Se
     assert seen.labels("winnow_queue_tokens", "priority") == {"interactive", "bulk"}
     assert seen.value("winnow_queue_tokens") == 0
     assert seen.value("winnow_queue_capacity_tokens") > 0
+
+
+async def test_what_a_model_service_refuses_is_counted(models: Models) -> None:
+    settings = EmbedderSettings.model_validate(
+        {"port": 0, "metrics_port": 0, "probe_seconds": 60, "drain_seconds": 0, "max_queued_tokens": 8}
+    )
+    async with (
+        serving(await serve_with(models.bi_encoder, settings), settings) as server,
+        grpc.aio.insecure_channel(server.address) as channel,
+    ):
+        options = embedder_pb2.EmbedOptions(input_type=embedder_pb2.INPUT_TYPE_PASSAGE)
+        request = embedder_pb2.EmbedTextsRequest(texts=["some cats and dogs"] * 10, options=options)
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await embedder_pb2_grpc.EmbedderServiceStub(channel).EmbedTexts(request)
+        assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        seen = await scrape(server)
+    assert seen.value("winnow_refusals_total") == 1
+    assert seen.value("winnow_rpc_requests_total", code="RESOURCE_EXHAUSTED") == 1
 
 
 async def test_the_index_says_what_it_holds_and_how_much_room_there_is(services: Services) -> None:
