@@ -17,6 +17,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.contract.observability.conftest import Services
+from tests.system.containers.engine import merged, why_no_compose
 
 ROOT = Path(__file__).parents[3]
 OBSERVABILITY = ROOT / "deploy" / "observability"
@@ -181,3 +182,31 @@ def test_the_overlay_mounts_files_that_are_there_and_publishes_on_loopback_alone
             assert port.startswith("127.0.0.1:"), f"{name}: {port}"
         if "image" in service:
             assert re.search(r":v?\d+\.\d+\.\d+$", service["image"]), f"{name}: {service['image']}"
+
+
+@pytest.mark.skipif(why_no_compose() != "", reason=why_no_compose())
+@pytest.mark.parametrize(
+    ("overlays", "watched"),
+    [
+        (["deploy/compose.observability.yml"], {"gateway", "embedder", "reranker"}),
+        (
+            [
+                "deploy/compose.embedded.yml",
+                "deploy/compose.observability.yml",
+                "deploy/compose.observability.embedded.yml",
+            ],
+            {"gateway", "embedder", "reranker", "index"},
+        ),
+    ],
+)
+def test_what_the_overlay_turns_on_is_what_is_listened_to(overlays: list[str], watched: set[str]) -> None:
+    services = merged("docker-compose.yml", *overlays)["services"]
+    scraped = yaml.safe_load((OBSERVABILITY / "prometheus.yml").read_text())["scrape_configs"]
+    ports = {job["job_name"]: job["dns_sd_configs"][0]["port"] for job in scraped}
+    collector = yaml.safe_load((OBSERVABILITY / "collector.yml").read_text())
+    port = collector["receivers"]["otlp"]["protocols"]["grpc"]["endpoint"].rpartition(":")[2]
+    assert {"collector", "traces", "prometheus", "grafana"} <= services.keys()
+    for name in watched:
+        environment = services[name]["environment"]
+        assert environment[f"WINNOW_{name.upper()}_METRICS_PORT"] == str(ports[name])
+        assert environment["OTEL_EXPORTER_OTLP_ENDPOINT"] == f"http://collector:{port}"
