@@ -40,6 +40,9 @@ MODES = (SearchMode.RETRIEVE, SearchMode.TWO_STAGE)
 COLLECTION = "bench"
 PLAIN = "plain"
 
+# Three times as often as deploy/observability/prometheus.yml does.
+_SCRAPE_SECONDS = 5.0
+
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
@@ -73,7 +76,7 @@ def _tracing(surroundings: Surroundings) -> Mapping[str, str]:
 
 VARIANTS: Mapping[str, Variant] = {
     PLAIN: Variant("neither traced nor counted", lambda surroundings: {}),
-    "metrics": Variant("metrics on, each service asked for them in every block of searches", _metrics),
+    "metrics": Variant("metrics on, each service asked for them every five seconds", _metrics),
     "tracing": Variant("every search traced and sent to a collector", _tracing),
     "telemetry": Variant("both", lambda surroundings: {**_metrics(surroundings), **_tracing(surroundings)}),
 }
@@ -85,8 +88,8 @@ class Load:
     """What to run."""
 
     documents: int = 600
-    rounds: int = 12
-    block: int = 25
+    rounds: int = 40
+    block: int = 20
     """Searches in a row on one stack, in RETRIEVE mode; two-stage ones are a fifth of that."""
     depth: int = 50
 
@@ -105,6 +108,8 @@ class Runner:
     metrics: dict[str, str]
     """Service → host:port of its metrics."""
     at_rest: dict[str, float] = field(default_factory=dict)
+    asked: float = 0.0
+    """When its metrics were last asked for."""
     latencies: dict[SearchMode, list[list[float]]] = field(default_factory=lambda: {mode: [] for mode in MODES})
     """Milliseconds, by mode and round."""
 
@@ -180,7 +185,12 @@ async def _fill(client: AsyncClient, documents: Sequence[Document]) -> None:
 
 
 async def _block(runner: Runner, mode: SearchMode, queries: Sequence[str], *, depth: int) -> None:
-    scraping = asyncio.gather(*(asyncio.to_thread(_scrape, address) for address in runner.metrics.values()))
+    asked = list(runner.metrics.values())
+    if time.monotonic() - runner.asked < _SCRAPE_SECONDS:
+        asked = []
+    else:
+        runner.asked = time.monotonic()
+    scraping = asyncio.gather(*(asyncio.to_thread(_scrape, address) for address in asked))
     latencies = []
     for query in queries:
         began = time.perf_counter()
@@ -308,11 +318,11 @@ def show(report: dict[str, Any], console: Console) -> None:
     show_default=True,
     help="What to measure beside the plain stack; may be given several times.",
 )
-@click.option("--rounds", type=click.IntRange(min=1), default=12, show_default=True, help="Rounds of searches.")
+@click.option("--rounds", type=click.IntRange(min=1), default=40, show_default=True, help="Rounds of searches.")
 @click.option(
     "--block",
     type=click.IntRange(min=1),
-    default=25,
+    default=20,
     show_default=True,
     help="Searches in a row on one stack; of two-stage ones a fifth.",
 )

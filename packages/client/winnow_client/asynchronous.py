@@ -14,6 +14,7 @@ from google.protobuf.message import Message
 
 from winnow.search.v1 import collections_pb2, documents_pb2, search_pb2, search_service_pb2, search_service_pb2_grpc
 from winnow_client import conversions
+from winnow_client.call_tracing import call_span, request_span
 from winnow_client.collections import Collection, HnswConfig, LexicalConfig, MetadataField
 from winnow_client.config import ClientConfig
 from winnow_client.documents import Acknowledgement, Document, StoredDocument
@@ -161,7 +162,7 @@ class AsyncClient:
         left = None if timeout is None else _finite(timeout)
         with self._building():
             documents_pb2.IngestHeader(collection=collection)
-        span = _span("IngestDocuments")
+        span = call_span("IngestDocuments")
         metadata = tuple(span.headers().items())
         stream = IngestStream(collection, self.config.ingest).run(
             lambda requests: stub.IngestDocuments(requests, timeout=left, metadata=metadata),
@@ -319,7 +320,7 @@ class AsyncClient:
         with self._building():
             request = search_pb2.StreamSearchRequest(search=search_request(collection, query, **options))
         left = _finite(self.config.timeout_seconds if timeout is None else timeout)
-        stub, span = self._connected(), _span("StreamSearch")
+        stub, span = self._connected(), call_span("StreamSearch")
         call = stub.StreamSearch(request, timeout=left, metadata=tuple(span.headers().items()))
         try:
             with self._faults(left):
@@ -357,7 +358,7 @@ class AsyncClient:
     ) -> AnswerT:
         left = _finite(self.config.timeout_seconds if timeout is None else timeout)
         stub = self._connected()
-        with _span(_method_of(request)), self._faults(left):
+        with request_span(request), self._faults(left):
             return await method(stub)(request, timeout=left)
 
     @contextmanager
@@ -400,13 +401,3 @@ class AsyncClient:
 
 def _finite(timeout: float | None) -> float | None:
     return None if timeout is None or timeout == math.inf else timeout
-
-
-def _span(method: str) -> tracing.Span:
-    # A stream's is not made current: who reads a stream may do so from another context each time.
-    return tracing.span(f"{SERVICE.full_name}/{method}", "client")
-
-
-def _method_of(request: Message) -> str:
-    """The method that a request is for: the contract names one after the other."""
-    return request.DESCRIPTOR.name.removesuffix("Request")

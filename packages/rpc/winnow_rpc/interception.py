@@ -177,13 +177,17 @@ class _Watch:
                 counter.refused(fault)
         if self._span.recording:
             service, _, name = method.rpartition("/")
-            number: int = code.value[0]
-            self._span.set_exact(
-                {"rpc.system": "grpc", "rpc.service": service, "rpc.method": name, "rpc.grpc.status_code": number}
-            )
-            self._span.set(request_id=self._id)
+            # All at once: each setting has its price.
+            attributes: dict[str, tracing.Attribute] = {
+                "rpc.system": "grpc",
+                "rpc.service": service,
+                "rpc.method": name,
+                "rpc.grpc.status_code": int(code.value[0]),
+                "winnow.request_id": self._id,
+            }
             if fault:
-                self._span.set(reason=fault.reason)
+                attributes["winnow.reason"] = fault.reason
+            self._span.set_exact(attributes)
             if code in _SERVER_FAILURES:
                 self._span.failed(fault.reason if fault else code.name)
         return {"method": f"/{method}", "code": code.name, "millis": round(elapsed * 1000, 2)}
