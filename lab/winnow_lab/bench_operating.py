@@ -8,6 +8,7 @@ variant costs is the ratio of its p50 to the plain stack's in the same run.
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 import timeit
 import urllib.request
@@ -112,6 +113,8 @@ class Runner:
     """When its metrics were last asked for."""
     latencies: dict[SearchMode, list[list[float]]] = field(default_factory=lambda: {mode: [] for mode in MODES})
     """Milliseconds, by mode and round."""
+    processor: dict[SearchMode, float] = field(default_factory=lambda: dict.fromkeys(MODES, 0.0))
+    """Seconds that the services have computed for searches, by mode."""
 
 
 async def bench(load: Load, names: Sequence[str], cache_dir: Path | None, progress: Progress) -> dict[str, Any]:
@@ -192,11 +195,13 @@ async def _block(runner: Runner, mode: SearchMode, queries: Sequence[str], *, de
         runner.asked = time.monotonic()
     scraping = asyncio.gather(*(asyncio.to_thread(_scrape, address) for address in asked))
     latencies = []
+    computed = processor_seconds(runner.stack.pids)
     for query in queries:
         began = time.perf_counter()
         await runner.client.search(COLLECTION, query, mode=mode, depth=depth if mode is SearchMode.TWO_STAGE else None)
         latencies.append((time.perf_counter() - began) * 1000)
     await scraping
+    runner.processor[mode] += processor_seconds(runner.stack.pids) - computed
     runner.latencies[mode].append(latencies)
 
 
@@ -211,7 +216,12 @@ def _figures(runner: Runner, plain: Runner) -> dict[str, Any]:
         "memory_mib_at_rest": runner.at_rest,
         "memory_mib_under_load": memory_mib(runner.stack.pids),
         "search": {
-            mode.value: compared(runner.latencies[mode], plain.latencies[mode] if runner is not plain else None)
+            mode.value: {
+                **compared(runner.latencies[mode], plain.latencies[mode] if runner is not plain else None),
+                "processor_millis_per_search": round(
+                    1000 * runner.processor[mode] / sum(map(len, runner.latencies[mode])), 3
+                ),
+            }
             for mode in MODES
         },
     }
@@ -243,6 +253,19 @@ def memory_mib(pids: Mapping[str, int]) -> dict[str, float]:
         if (mib := resident_mib(pid)) is not None:
             found[service] = round(mib, 1)
     return found
+
+
+def processor_seconds(pids: Mapping[str, int]) -> float:
+    """Seconds that these processes have computed so far, together; 0 where the system does not tell. Unlike the time
+    that a search takes, it hardly grows when others want the machine too."""
+    total = 0.0
+    for pid in pids.values():
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return total
 
 
 def nanoseconds(repeats: int = 20_000) -> dict[str, float]:
@@ -288,7 +311,7 @@ def show(report: dict[str, Any], console: Console) -> None:
         rest, load = figures["memory_mib_at_rest"], figures["memory_mib_under_load"]
         memory.add_row(name, *(f"{rest.get(service, 0):.0f} / {load.get(service, 0):.0f}" for service in SERVICES))
     console.print(memory)
-    columns = ("mode", "n", "p50", "p95", "p50 against plain", "by round")
+    columns = ("mode", "n", "p50", "p95", "p50 against plain", "by round", "processor")
     rows = table("search, milliseconds", *columns, right=columns[1:])
     for name, figures in report["variants"].items():
         for mode, search in figures["search"].items():
@@ -302,6 +325,7 @@ def show(report: dict[str, Any], console: Console) -> None:
                 f"{spread['median'] - 1:+.1%} ({spread['low'] - 1:+.1%} to {spread['high'] - 1:+.1%})"
                 if spread
                 else "",
+                f"{search['processor_millis_per_search']:.2f}",
             )
     console.print(rows)
     costs = ", ".join(f"{name.replace('_', ' ')} {value} ns" for name, value in report["nanoseconds"].items())

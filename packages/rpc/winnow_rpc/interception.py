@@ -14,6 +14,7 @@ from google.rpc import status_pb2
 from grpc_status import rpc_status
 
 from winnow_rpc import faults, status, telemetry, tracing
+from winnow_rpc.deferring import soon
 
 log = telemetry.get_logger("winnow.rpc")
 
@@ -172,12 +173,11 @@ class _Watch:
         elapsed = time.perf_counter() - self._began
         method = self._called.method
         if counter := self._called.counter:
-            counter.ended(method, code.name, elapsed)
+            soon(counter.ended, method, code.name, elapsed)
             if fault:
-                counter.refused(fault)
+                soon(counter.refused, fault)
         if self._span.recording:
             service, _, name = method.rpartition("/")
-            # All at once: each setting has its price.
             attributes: dict[str, tracing.Attribute] = {
                 "rpc.system": "grpc",
                 "rpc.service": service,

@@ -1,15 +1,23 @@
-"""The spans of `tracing` as OpenTelemetry's. Loaded once something traces, not before."""
+"""The spans of `tracing` as OpenTelemetry's. Loaded once something traces, not before.
+
+A call that is traced pays for beginning its spans, since those that follow need their ids. What is set on a span is put
+down, and handed to OpenTelemetry with the span's end once nobody waits: that halves what tracing adds to a search.
+"""
 
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Mapping
 from types import TracebackType
 
 from opentelemetry import context, propagate, trace
 from opentelemetry.trace import SpanKind, StatusCode
 
-from winnow_rpc.tracing import Attribute, Kind, Span
+from winnow_rpc.deferring import soon
+from winnow_rpc.tracing import NO_SPAN, Attribute, Kind, Span
+
+_CURRENT = context.create_key("winnow-span")
 
 _KINDS: Mapping[Kind, SpanKind] = {
     "internal": SpanKind.INTERNAL,
@@ -38,12 +46,18 @@ class Recorder:
 
     def past_span(self, name: str, began_ns: int, ended_ns: int, attributes: Mapping[str, Attribute]) -> None:
         """A span that has ended."""
-        made = self._tracer.start_span(name, start_time=began_ns, attributes=_ours(attributes))
-        made.end(end_time=ended_ns)
+        within = context.get_current()
+
+        def record() -> None:
+            made = self._tracer.start_span(name, context=within, start_time=began_ns, attributes=_ours(attributes))
+            made.end(end_time=ended_ns)
+
+        soon(record)
 
     def current(self) -> Span:
-        """The span that is current."""
-        return _OpenSpan(trace.get_current_span())
+        """The span of ours that is current."""
+        found = context.get_value(_CURRENT)
+        return found if isinstance(found, _OpenSpan) else NO_SPAN
 
     def unsampled(self) -> Span:
         """A span that is not sampled, and with it nothing that follows its parent."""
@@ -65,11 +79,13 @@ class Recorder:
 class _OpenSpan:
     """Implements `tracing.Span`."""
 
-    __slots__ = ("_before", "_exceptions_fail", "_span")
+    __slots__ = ("_attributes", "_before", "_exceptions_fail", "_failure", "_span")
 
     def __init__(self, span: trace.Span, *, exceptions_fail: bool = True) -> None:
         self._span = span
         self._exceptions_fail = exceptions_fail
+        self._attributes: dict[str, Attribute] = {}
+        self._failure: str | None = None
         self._before: context.Context | None = None
 
     @property
@@ -77,13 +93,13 @@ class _OpenSpan:
         return self._span.is_recording()
 
     def set(self, **attributes: Attribute) -> None:
-        self._span.set_attributes(_ours(attributes))
+        self._attributes.update(_ours(attributes))
 
     def set_exact(self, attributes: Mapping[str, Attribute]) -> None:
-        self._span.set_attributes(attributes)
+        self._attributes.update(attributes)
 
     def failed(self, description: str) -> None:
-        self._span.set_status(StatusCode.ERROR, description)
+        self._failure = description
 
     def headers(self) -> dict[str, str]:
         carrier: dict[str, str] = {}
@@ -91,11 +107,19 @@ class _OpenSpan:
         return carrier
 
     def end(self) -> None:
-        self._span.end()
+        soon(self._end, time.time_ns())
+
+    def _end(self, at_ns: int) -> None:
+        if self._span.is_recording():
+            self._span.set_attributes(self._attributes)
+            if self._failure is not None:
+                self._span.set_status(StatusCode.ERROR, self._failure)
+        self._span.end(end_time=at_ns)
 
     def __enter__(self) -> _OpenSpan:
         self._before = context.get_current()
-        context.attach(trace.set_span_in_context(self._span, self._before))
+        within = trace.set_span_in_context(self._span, self._before)
+        context.attach(context.set_value(_CURRENT, self, within))
         return self
 
     def __exit__(
@@ -107,7 +131,7 @@ class _OpenSpan:
         # A caller who goes away is no failure of the work.
         if self._exceptions_fail and isinstance(error, Exception):
             self.failed(f"{type(error).__name__}: {error}")
-        self._span.end()
+        self.end()
 
 
 def _ours(attributes: Mapping[str, Attribute]) -> dict[str, Attribute]:

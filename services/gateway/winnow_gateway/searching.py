@@ -21,6 +21,7 @@ from winnow_gateway.queries import SearchQuery
 from winnow_gateway.reranking import AnytimeReranker
 from winnow_gateway.search_run import Backends, SearchRun, unranked
 from winnow_rpc import tracing
+from winnow_rpc.deferring import soon
 from winnow_rpc.faults import DeadlineExceeded, InvalidArgument
 
 
@@ -129,7 +130,7 @@ class Searcher:
             async with aclosing(run.states(progressive=progressive)) as states:
                 async for state in states:
                     if state.final:
-                        self.on_answer(state)
+                        soon(self.on_answer, state)
                         _describe(query, state)
                     yield state
 

@@ -24,6 +24,7 @@ from winnow_inference.scheduling.queueing import Item, Priority, Queue, Request
 from winnow_inference.scheduling.worker import Computed, Crew, Job, Recalled, Worker, WorkerDied
 from winnow_inference.sequences import TokenSequence
 from winnow_rpc import telemetry
+from winnow_rpc.deferring import soon
 from winnow_rpc.faults import DeadlineExceeded, Fault, Internal, Unavailable
 
 log = telemetry.get_logger("winnow.inference")
@@ -287,7 +288,7 @@ class Dispatcher:
             began=job.began or time.monotonic() - computed.seconds,
             seconds=computed.seconds,
         )
-        self.observer.batch_ended(batch)
+        soon(self.observer.batch_ended, batch)
         return batch
 
     def _hand_out(self, items: Sequence[Item], job: Job, computed: Computed, batch: Batch) -> None:
@@ -305,7 +306,8 @@ class Dispatcher:
             is_first = request.began == float("inf")
             request.began = min(request.began, job.began or time.monotonic())
             if is_first:
-                self.observer.request_began(request.priority, max(0.0, request.began - request.admitted))
+                waited = max(0.0, request.began - request.admitted)
+                soon(self.observer.request_began, request.priority, waited)
             positions.sort(key=lambda position: items[position].index)
             request.outcomes.put_nowait(
                 Part(
