@@ -75,10 +75,16 @@ def _tracing(surroundings: Surroundings) -> Mapping[str, str]:
     return {"OTEL_EXPORTER_OTLP_ENDPOINT": surroundings.collector, "OTEL_BSP_SCHEDULE_DELAY": "500"}
 
 
+_A_TENTH = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.1"}
+
 VARIANTS: Mapping[str, Variant] = {
     PLAIN: Variant("neither traced nor counted", lambda surroundings: {}),
     "metrics": Variant("metrics on, each service asked for them every five seconds", _metrics),
     "tracing": Variant("every search traced and sent to a collector", _tracing),
+    "sampled": Variant(
+        "metrics on, one search in ten traced",
+        lambda surroundings: {**_metrics(surroundings), **_tracing(surroundings), **_A_TENTH},
+    ),
     "telemetry": Variant("both", lambda surroundings: {**_metrics(surroundings), **_tracing(surroundings)}),
 }
 """Name → how to run the stack. Another way to run it is another entry."""
@@ -141,7 +147,7 @@ async def bench(load: Load, names: Sequence[str], cache_dir: Path | None, progre
         # What the last block left is sent within half a second.
         await asyncio.sleep(1.0)
         searches = load.rounds * sum(load.searches(mode) for mode in MODES)
-        traced = sum(name in ("tracing", "telemetry") for name in names)
+        traced = sum(name in ("tracing", "telemetry") for name in names) + 0.1 * ("sampled" in names)
         return {
             "rounds": load.rounds,
             "depth": load.depth,
