@@ -25,6 +25,8 @@ def server_options(settings: ServingSettings) -> list[tuple[str, int]]:
         ("grpc.server_handshake_timeout_ms", _millis(settings.handshake_timeout_seconds)),
         ("grpc.keepalive_time_ms", _millis(settings.keepalive_seconds)),
         ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
+        # Of the two it is this one that ends a silent connection (grpcio 1.85), after a minute unless it is set.
+        ("grpc.http2.ping_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
         # Clients keep idle connections alive through proxies; without this the server would hang up on them.
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_ping_interval_without_data_ms", 10_000),

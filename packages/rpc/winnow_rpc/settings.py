@@ -41,8 +41,9 @@ class ServingSettings(BaseModel):
     """PEM file of authorities: clients must show a certificate that one of them signed (mutual TLS)."""
     tls_client_names: tuple[str, ...] = ()
     """Names, as a JSON list: clients must bear one of them in their certificate, but for the health check."""
-    max_connections: int = Field(default=0, ge=0, le=1_000_000)
-    """Connections held at once, at most: one more is closed as it comes; 0: no limit but that of open files."""
+    max_connections: int = Field(default=16_384, ge=0, le=1_000_000)
+    """Connections held at once, at most: one more is closed as it comes. An idle one takes about 20 KB, with TLS 50 KB.
+    0: no limit but that of open files."""
     max_concurrent_streams: int = Field(default=1024, ge=1, le=1_000_000)
     """Calls at once on one connection; a client holds further ones back until others have ended."""
     max_connection_age_seconds: float = Field(default=60.0, ge=0, le=86_400)

@@ -76,7 +76,10 @@ async def test_a_plain_text_client_gets_nothing_from_a_tls_port(authority: Autho
 @pytest.fixture
 async def mutual(authority: Authority) -> AsyncIterator[RunningServer]:
     settings = authority.server(clients=True)
-    async with running(Example(echo), tls=authority.client(authority.issue("gateway")), **settings) as (server, channel):
+    async with running(Example(echo), tls=authority.client(authority.issue("gateway")), **settings) as (
+        server,
+        channel,
+    ):
         yield server
         assert await call(channel, b"still") == b"still"
 
@@ -154,7 +157,9 @@ async def test_a_broken_pair_leaves_the_old_one_and_is_logged_once(
     assert (written.out + written.err).count("kept as it was") == 1
 
 
-async def test_a_client_shows_its_new_certificate_and_its_calls_go_on(authority: Authority, stranger: Authority) -> None:
+async def test_a_client_shows_its_new_certificate_and_its_calls_go_on(
+    authority: Authority, stranger: Authority
+) -> None:
     """The server comes to trust another authority alone; the client gets a certificate of that."""
     held = authority.issue("gateway")
     trusted = authority.file.with_name("trusted.pem")
