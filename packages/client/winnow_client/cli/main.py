@@ -29,6 +29,7 @@ COMMANDS = {
     "documents": ("winnow_client.cli.documents:documents", "List documents."),
     "delete": ("winnow_client.cli.documents:delete", "Delete documents by id or by filter."),
     "collections": ("winnow_client.cli.collections:collections", "List, show, create and delete collections."),
+    "keys": ("winnow_client.cli.keys:keys", "Make, list and revoke the API keys of a gateway."),
     "status": ("winnow_client.cli.status:status", "Show the health of the services, their models, and collections."),
 }
 """Name → where the command is, and what it does: known without loading it."""
