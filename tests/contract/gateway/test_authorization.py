@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime, timedelta
 from functools import reduce
 from pathlib import Path
@@ -240,29 +240,32 @@ async def reflection_of(channel: grpc.aio.Channel) -> grpc.StatusCode:
     return await call.code()
 
 
-@pytest.fixture
-def log_at_debug(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
+@contextmanager
+def logging_everything() -> Iterator[None]:
     root = logging.getLogger()
     before = (root.handlers, root.level)
     telemetry.configure_logging(service="gateway", level="debug", form="json")
-    yield
-    root.handlers, root.level = before
+    try:
+        yield
+    finally:
+        root.handlers, root.level = before
 
 
 async def test_no_refusal_writes_a_secret_and_each_is_logged_once(
-    keys: Keys, log_at_debug: None, capfd: pytest.CaptureFixture[str]
+    keys: Keys, capfd: pytest.CaptureFixture[str]
 ) -> None:
     right = keys.add("right", Scope.READ, collections=["acme-*"])
     old = keys.add("old", expires=datetime.now(UTC) - timedelta(seconds=1))
     wrong = right[:-6] + "AAAAAA"
-    async with guarded(keys) as seen_by:
-        for token in (None, wrong, old, right):
-            for method in METHODS:
-                await called(seen_by(token), method)
-        keys.path.write_text('{"keys": "' + right)
-        await asyncio.sleep(1.1)
-        for _ in range(3):
-            assert await called(seen_by(right), "ListCollections") is None
+    with logging_everything():
+        async with guarded(keys) as seen_by:
+            for token in (None, wrong, old, right):
+                for method in METHODS:
+                    await called(seen_by(token), method)
+            keys.path.write_text('{"keys": "' + right)
+            await asyncio.sleep(1.1)
+            for _ in range(3):
+                assert await called(seen_by(right), "ListCollections") is None
     written = "".join(capfd.readouterr())
     for token in (right, old, wrong):
         assert token.split("_", 2)[2] not in written
