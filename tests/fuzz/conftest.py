@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from winnow_inference.opening import open_bi_encoder, open_cross_encoder
 from winnow_reranker.assembly import default_model
 from winnow_reranker.assembly import serve_with as serve_reranker
 from winnow_reranker.settings import RerankerSettings
+from winnow_rpc.faults import NotFound
 from winnow_rpc.serving import RunningServer, Service
 from winnow_rpc.settings import ServingSettings
 
@@ -47,6 +48,9 @@ class Stack:
     def refill(self) -> None:
         """Makes what fuzzing may have unmade: the collection `docs`, with two documents, and `spare`, empty."""
         with Client(self.addresses["gateway"]) as client:
+            with suppress(NotFound):
+                if client.get_collection("docs").document_count == 2 and client.get_document("docs", "b"):
+                    return
             for collection in list(client.list_collections()):
                 client.delete_collection(collection.name)
             for name in ("docs", "spare"):

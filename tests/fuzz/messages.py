@@ -31,8 +31,7 @@ _WIDTHS = {
     FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
     FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
 }
-_SELDOM = st.sampled_from([True, True, False])
-_OFTEN = st.sampled_from([False] * 7 + [True])
+_OUT_OF_TEN = st.integers(0, 9)
 _DEPTH = 5
 _MANY = 4
 _VECTOR = 16
@@ -77,8 +76,8 @@ def _messages(descriptor: Descriptor, depth: int) -> st.SearchStrategy[Message]:
         message = made()
         seen = set()
         for field in fields:
-            wanted = field.name in LIKELY_TEXTS or len(fields) == 1
-            if draw(_OFTEN if wanted else _SELDOM):
+            wanted = 9 if field.name in LIKELY_TEXTS or len(fields) == 1 else 4
+            if draw(_OUT_OF_TEN) >= wanted:
                 continue
             # Of alternatives one: a later one would only take the place of the former.
             if field.containing_oneof is not None:
@@ -130,21 +129,23 @@ def _one(field: FieldDescriptor, depth: int) -> st.SearchStrategy[Any]:
         case FieldDescriptor.CPPTYPE_STRING if field.type == FieldDescriptor.TYPE_BYTES:
             return st.binary(max_size=80)
         case FieldDescriptor.CPPTYPE_STRING:
+            odd = st.one_of(st.sampled_from(KNOWN_TEXTS), st.text(max_size=30))
             likely = LIKELY_TEXTS.get(field.name)
-            usual = [st.just(likely)] * 8 if likely else []
-            return st.one_of(*usual, st.sampled_from(KNOWN_TEXTS), st.text(max_size=30))
+            return _mostly(st.just(likely), odd) if likely else odd
         case FieldDescriptor.CPPTYPE_ENUM:
             known = [value.number for value in field.enum_type.values]
-            usual = st.sampled_from(known)
-            return st.one_of(usual, usual, usual, usual, st.sampled_from([max(known) + 1, -1, 2**31 - 1]))
+            return _mostly(st.sampled_from(known), st.sampled_from([max(known) + 1, -1, 2**31 - 1]))
         case FieldDescriptor.CPPTYPE_FLOAT:
-            return st.one_of(st.floats(-1, 1, width=32), st.floats(width=32))
+            return _mostly(st.floats(-1, 1, width=32), st.floats(width=32))
         case FieldDescriptor.CPPTYPE_DOUBLE:
-            return st.floats()
+            return _mostly(st.floats(0, 10), st.floats())
         case kind:
             least, most = _WIDTHS[kind]
-            small = st.integers(0, 20)
-            return st.one_of(small, small, small, small, st.sampled_from([least, most]), st.integers(least, most))
+            return _mostly(st.integers(0, 20), st.one_of(st.sampled_from([least, most]), st.integers(least, most)))
+
+
+def _mostly(usual: st.SearchStrategy[Any], odd: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    return _OUT_OF_TEN.flatmap(lambda drawn: usual if drawn < 8 else odd)
 
 
 def _is_map(field: FieldDescriptor) -> bool:

@@ -97,26 +97,29 @@ def fuzz(stack: Stack, service: str, method: MethodDescriptor, *, examples: int,
 def test_whatever_is_sent_ends_with_a_status_that_says_why(
     stack: Stack, service: str, method: MethodDescriptor
 ) -> None:
-    fuzz(stack, service, method, examples=25, steady=True)
+    fuzz(stack, service, method, examples=20, steady=True)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("service", "method"), METHODS)
 def test_whatever_else_is_sent_too(stack: Stack, service: str, method: MethodDescriptor) -> None:
-    fuzz(stack, service, method, examples=1000, steady=False)
+    fuzz(stack, service, method, examples=400, steady=False)
 
 
-def test_what_is_fuzzed_reaches_the_methods(stack: Stack) -> None:
+@pytest.mark.parametrize(
+    ("service", "method"),
+    [param for param in METHODS if str(param.id).endswith((".Search", ".EmbedTexts", ".RerankDocuments", ".Upsert"))],
+)
+def test_what_is_fuzzed_reaches_the_methods(stack: Stack, service: str, method: MethodDescriptor) -> None:
     """Else all of it might be refused at the door, and prove nothing."""
     stack.refill()
-    request = search_service_pb2.DESCRIPTOR.services_by_name["SearchService"].methods_by_name["Search"]
     found = set()
 
     @settings(max_examples=150, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
-    @given(messages(request.input_type))
+    @given(messages(method.input_type))
     def look(message: Any) -> None:
-        found.add(ending(stack.channels["gateway"], request, [message.SerializeToString()]))
+        found.add(ending(stack.channels[service], method, [message.SerializeToString()]))
 
     look()
-    assert {grpc.StatusCode.OK, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT} <= found
+    assert {grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT} <= found
