@@ -339,4 +339,6 @@ def _quantization(message: pb.QuantizationConfig) -> Any:
     }
     if which is None:
         raise ValueError("quantization_config names no kind")
+    if which == "scalar" and message.scalar.type != pb.QuantizationType.Int8:
+        raise ValueError("quantization_config.scalar.type must be Int8")
     return builders[which](getattr(message, which))
