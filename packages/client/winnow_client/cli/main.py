@@ -131,6 +131,11 @@ def sentence_of(error: Exception) -> str:
                 f"there is no gateway at {target}: start one with `winnow up`, or name another with "
                 f"--gateway HOST:PORT or WINNOW_GATEWAY."
             )
+        case Fault(reason="NO_API_KEY"):
+            sentence = (
+                "the gateway wants an API key: give one with --api-key-file FILE or WINNOW_API_KEY; "
+                "`winnow keys` makes them."
+            )
         case Fault():
             text = _one_line(error.message)
             sentence = text if text.endswith((".", "!", "?")) else f"{text} ({error.reason})."
