@@ -147,9 +147,15 @@ async def test_a_gateway_is_composed_from_settings_with_all_of_it(tmp_path: Path
 
 @pytest.mark.parametrize(
     "settings",
-    [{"backend_tls_certificate": "x.pem"}, {"index_tls_key": "x.key"}, {"index_api_key": "a", "index_api_key_file": "b"},
-     {"tls_certificate": "x.pem"}, {"tls_client_ca": "x.pem"}, {"tls_client_names": ["gateway"]}],
-)  # fmt: skip
+    [
+        {"backend_tls_certificate": "x.pem"},
+        {"index_tls_key": "x.key"},
+        {"index_api_key": "a", "index_api_key_file": "b"},
+        {"tls_certificate": "x.pem"},
+        {"tls_client_ca": "x.pem"},
+        {"tls_client_names": ["gateway"]},
+    ],
+)
 def test_settings_that_do_not_fit_together_are_refused(settings: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         GatewaySettings.model_validate(settings)
