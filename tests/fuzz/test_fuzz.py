@@ -104,7 +104,7 @@ def test_whatever_is_sent_ends_with_a_status_that_says_why(
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(("service", "method"), METHODS)
 def test_whatever_else_is_sent_too(stack: Stack, service: str, method: MethodDescriptor) -> None:
-    fuzz(stack, service, method, examples=400, steady=False)
+    fuzz(stack, service, method, examples=500, steady=False)
 
 
 @pytest.mark.parametrize(

@@ -189,6 +189,11 @@ def schema_of(config: pb.CollectionConfig) -> VectorSchema:
             for name, params in _dense_params(config).items()
         },
         sparse=frozenset(config.params.sparse_vectors_config.map),
+        weighed=frozenset(
+            name
+            for name, params in config.params.sparse_vectors_config.map.items()
+            if params.modifier == pb.Modifier.Idf
+        ),
     )
 
 
