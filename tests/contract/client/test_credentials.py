@@ -1,9 +1,10 @@
-"""The SDK and the command over TLS and with keys, against a gateway that asks for both."""
+"""The SDK and the command over TLS and with keys, against a gateway that asks for both and ends old connections."""
 
+import asyncio
 import json
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from click.testing import CliRunner, Result
 from tests.certificates import Authority
 from tests.contract.client.gateway_fake import FakeGateway, Served
 from winnow.search.v1 import search_service_pb2_grpc
-from winnow_client import AsyncClient, Client, ClientConfig
+from winnow_client import AsyncClient, Client, ClientConfig, Document, Retries
 from winnow_client.cli.main import main
 from winnow_gateway.authorizing import KeyAuthorizer
 from winnow_rpc.api_keys import read_keys
@@ -157,3 +158,38 @@ def test_a_broken_file_of_keys_is_left_alone(keys: Path) -> None:
     assert result.exit_code == 1
     assert "no file of API keys" in result.stderr
     assert keys.read_text() == "{ broken"
+
+
+async def test_searches_and_a_long_ingest_survive_connections_that_grow_old(gateway: FakeGateway) -> None:
+    server = Served(
+        lambda server: search_service_pb2_grpc.add_SearchServiceServicer_to_server(gateway, server),
+        settings={"max_connection_age_seconds": 1},
+    )
+    server.start()
+    loop = asyncio.get_running_loop()
+    until = loop.time() + 3.5
+
+    async def documents() -> AsyncIterator[Document]:
+        number = 0
+        while loop.time() < until:
+            yield Document(id=str(number), text="a text")
+            number += 1
+            await asyncio.sleep(0.02)
+
+    async def ingested() -> int:
+        return len([each async for each in client.ingest("papers", documents())])
+
+    async def searched() -> int:
+        count = 0
+        while loop.time() < until:
+            await client.search("papers", "a text")
+            count += 1
+        return count
+
+    # What the SDK would repeat by itself is not repeated here: no call may fail in the first place.
+    config = ClientConfig(target=server.address, retries=Retries(max_attempts=1))
+    async with AsyncClient(config=config) as client:
+        await client.create_collection("papers")
+        counts = await asyncio.gather(ingested(), *(searched() for _ in range(4)))
+    assert min(counts) > 10
+    server.shut()
