@@ -51,12 +51,14 @@ if TYPE_CHECKING:
     from winnow_client.synchronous import Client
     from winnow_rpc.calling import Retries
     from winnow_rpc.faults import Fault
+    from winnow_rpc.tls import ClientTls
 
 __all__ = [
     "Acknowledgement",
     "AsyncClient",
     "Client",
     "ClientConfig",
+    "ClientTls",
     "Collection",
     "Degradation",
     "DegradationKind",
@@ -105,7 +107,7 @@ _HOMES = {
     "synchronous": ("Client",),
 }  # fmt: skip
 _MODULES = {name: f"winnow_client.{module}" for module, names in _HOMES.items() for name in names}
-_MODULES |= {"Retries": "winnow_rpc.calling", "Fault": "winnow_rpc.faults"}
+_MODULES |= {"Retries": "winnow_rpc.calling", "Fault": "winnow_rpc.faults", "ClientTls": "winnow_rpc.tls"}
 
 
 def __getattr__(name: str) -> Any:

@@ -344,6 +344,8 @@ class AsyncClient:
                     idempotent={SERVICE.full_name: repeatable},
                     retries=self.config.retries,
                     max_message_bytes=self.config.max_message_bytes,
+                    tls=self.config.tls,
+                    api_key=self.config.api_key,
                 )
             )
             self._stub = search_service_pb2_grpc.SearchServiceStub(self._channel)

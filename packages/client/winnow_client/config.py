@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from winnow_client import addresses
 from winnow_rpc.calling import Retries
+from winnow_rpc.tls import ClientTls
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +31,11 @@ class ClientConfig:
 
     target: str = addresses.GATEWAY
     """gRPC target: "host:port", or "dns:///name:port" for all addresses of a name."""
+    tls: ClientTls | None = None
+    """What to trust, and what to show where the gateway asks for a certificate; None: plain text. `ClientTls()` trusts
+    the public authorities. Files are read anew when they change."""
+    api_key: str | None = field(default=None, repr=False)
+    """API key, for a gateway that asks for one. Without TLS it can be read on the way."""
     timeout_seconds: float | None = 30.0
     """Time for a call, unless the call says otherwise; None: no limit. `ingest` has no limit of its own."""
     retries: Retries = field(default_factory=Retries)

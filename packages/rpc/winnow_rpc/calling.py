@@ -7,17 +7,21 @@ they stay inside the caller's deadline and stop when a server says so.
 from __future__ import annotations
 
 import json
+import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
 
 from winnow_rpc import telemetry
 from winnow_rpc.faults import InvalidArgument
+from winnow_rpc.secured_channel import SecuredChannel
+from winnow_rpc.tls import ClientFiles, ClientTls, client_files
 
 _LARGEST_PORT = 65_535
+_VISIBLE = re.compile(r"[!-~]{1,512}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +50,10 @@ class ChannelSettings:
     """How to retry them."""
     max_message_bytes: int = 32 * 1024 * 1024
     """Largest message taken or sent, in bytes."""
+    tls: ClientTls | None = None
+    """What to trust and show; None: plain text."""
+    api_key: str | None = field(default=None, repr=False)
+    """Shown with every call, as `authorization: Bearer`."""
 
 
 def service_config(settings: ChannelSettings) -> str:
@@ -93,20 +101,42 @@ def grpc_target(addresses: str) -> str:
 
 
 def open_channel(settings: ChannelSettings) -> grpc.aio.Channel:
-    """A channel for asyncio. It connects on first use and reconnects by itself; close it when done."""
-    return grpc.aio.insecure_channel(
-        grpc_target(settings.target),
-        options=[
-            ("grpc.max_receive_message_length", settings.max_message_bytes),
-            ("grpc.max_send_message_length", settings.max_message_bytes),
-            ("grpc.service_config", service_config(settings)),
-            # A backend that comes back should be found within a second, not after gRPC's default of up to two minutes.
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 1000),
-            ("grpc.dns_min_time_between_resolutions_ms", 1000),
-        ],
-        interceptors=request_id_interceptors(),
-    )
+    """A channel for asyncio. It connects on first use and reconnects by itself; close it when done.
+
+    Raises InvalidArgument for an address that cannot be one, a key that metadata cannot carry, or TLS files that will
+    not do. Later on, TLS files are read anew when they change.
+    """
+    if settings.tls is None and settings.api_key is None:
+        return _open(settings, None)
+    files = client_files(settings.tls) if settings.tls else None
+    return SecuredChannel(lambda found: _open(settings, found), files, metadata=_authorization(settings.api_key))
+
+
+def _open(settings: ChannelSettings, files: ClientFiles | None) -> grpc.aio.Channel:
+    options: list[tuple[str, int | str]] = [
+        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_send_message_length", settings.max_message_bytes),
+        ("grpc.service_config", service_config(settings)),
+        # A backend that comes back should be found within a second, not after gRPC's default of up to two minutes.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+        ("grpc.dns_min_time_between_resolutions_ms", 1000),
+    ]
+    target, interceptors = grpc_target(settings.target), request_id_interceptors()
+    if files is None:
+        return grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
+    if settings.tls and settings.tls.server_name:
+        options.append(("grpc.ssl_target_name_override", settings.tls.server_name))
+    return grpc.aio.secure_channel(target, files.credentials, options=options, interceptors=interceptors)
+
+
+def _authorization(api_key: str | None) -> list[tuple[str, str]]:
+    if api_key is None:
+        return []
+    if not _VISIBLE.fullmatch(api_key):
+        # gRPC's own words for it would hold the key.
+        raise InvalidArgument("the API key is empty or holds what no key holds", field="api_key", reason="BAD_API_KEY")
+    return [("authorization", f"Bearer {api_key}")]
 
 
 def request_id_interceptors() -> list[grpc.aio.ClientInterceptor]:

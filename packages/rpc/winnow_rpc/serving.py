@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -17,8 +18,11 @@ from grpc_reflection.v1alpha import reflection
 from winnow_rpc import telemetry, trace_export, tracing
 from winnow_rpc.faults import Fault, Unavailable
 from winnow_rpc.interception import FaultInterceptor
+from winnow_rpc.limits import server_options
 from winnow_rpc.metrics import MetricsServer, RpcMetrics, new_registry
+from winnow_rpc.requesting import Authorizer, RequestInterceptor
 from winnow_rpc.settings import ServingSettings
+from winnow_rpc.tls import server_credentials
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -48,6 +52,8 @@ class Service:
     """Releases what the service holds; called once, after the last call has ended."""
     measure: Callable[[CollectorRegistry], None] | None = None
     """Adds the service's own metrics to a registry; called once, before it serves, and only if metrics are wanted."""
+    authorizer: Authorizer | None = None
+    """Decides who may call what; None: whoever can connect may call everything."""
 
 
 class RunningServer:
@@ -63,37 +69,49 @@ class RunningServer:
         self._registry = None if settings.metrics_port is None else new_registry()
         self._metrics = RpcMetrics(self._registry) if self._registry else None
         self._metrics_server: MetricsServer | None = None
-        self._server = grpc.aio.server(interceptors=(FaultInterceptor(self._metrics),), options=_options(settings))
+        requests = RequestInterceptor(authorizer=service.authorizer, client_names=settings.tls_client_names)
+        self._server = grpc.aio.server(
+            interceptors=(FaultInterceptor(self._metrics), requests), options=server_options(settings)
+        )
         self.address = ""
         """host:port that it listens on, once started."""
         self.metrics_address = ""
         """host:port of its metrics, once started; empty: none are served."""
 
     async def start(self) -> None:
-        """Binds, starts to answer, and probes for the first time. Raises Unavailable if the port cannot be had."""
+        """Binds, starts to answer, and probes for the first time.
+
+        Raises Unavailable if the port cannot be had, InvalidArgument if the TLS files will not do.
+        """
         service, settings = self._service, self._settings
         service.register(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
         await self._announce(healthy=False)
-        if settings.reflection:
+        if settings.offers_reflection(keys=service.authorizer is not None):
             names = (*service.service_names, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        credentials = server_credentials(settings.tls) if settings.tls else None
+        address = f"{host}:{settings.port}"
         try:
-            port = self._server.add_insecure_port(f"{host}:{settings.port}")
+            if credentials:
+                port = self._server.add_secure_port(address, credentials)
+            else:
+                port = self._server.add_insecure_port(address)
         except RuntimeError as error:
             raise Unavailable(
-                f"cannot listen on {host}:{settings.port}: the port is in use, or the address is not of this machine",
+                f"cannot listen on {address}: the port is in use, or the address is not of this machine",
                 reason="CANNOT_LISTEN",
-                metadata={"address": f"{host}:{settings.port}"},
+                metadata={"address": address},
             ) from error
         self.address = f"{host}:{port}"
         self._serve_metrics()
         await self._server.start()
-        log.info("listening", address=self.address)
-        if settings.host not in ("127.0.0.1", "::1", "localhost"):
-            log.warning("open to the network without authentication", address=self.address)
+        log.info("listening", address=self.address, tls=settings.tls is not None)
+        open_ = _openings(settings, authorized=service.authorizer is not None)
+        if open_ and settings.host not in ("127.0.0.1", "::1", "localhost"):
+            log.warning("open to the network", address=self.address, open=open_)
         await self._probe_once()
         self._probing = asyncio.create_task(self._keep_probing(), name="health probe")
 
@@ -181,6 +199,7 @@ def run(main: Callable[[], Coroutine[Any, Any, None]], *, service: str = "winnow
     """Runs a service's main coroutine; a Fault is one sentence on standard error and exit status 1."""
     # Until the settings are read: what is wrong with them must come out in the usual form too.
     telemetry.configure_logging(service=service)
+    _raise_open_files()
     try:
         asyncio.run(main())
     except Fault as fault:
@@ -188,13 +207,18 @@ def run(main: Callable[[], Coroutine[Any, Any, None]], *, service: str = "winnow
         sys.exit(1)
 
 
-def _options(settings: ServingSettings) -> list[tuple[str, int]]:
-    return [
-        ("grpc.max_receive_message_length", settings.max_message_bytes),
-        ("grpc.max_send_message_length", settings.max_message_bytes),
-        # Else a second process would share the port in silence, and each would get half of the calls.
-        ("grpc.so_reuseport", 0),
-        # Clients keep idle connections alive through proxies; without this the server would hang up on them.
-        ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ]
+def _openings(settings: ServingSettings, *, authorized: bool) -> list[str]:
+    """What stands open to whoever reaches the port, in words."""
+    found = []
+    if not settings.tls:
+        found.append("traffic can be read on the way: no tls_certificate")
+    if not authorized and not settings.tls_client_ca:
+        found.append("anyone may call: neither API keys nor tls_client_ca")
+    return found
+
+
+def _raise_open_files() -> None:
+    """As many open files as the system allows: each connection is one, and the usual limit is meant for `select`."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

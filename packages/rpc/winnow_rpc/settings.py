@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import Literal, TypeVar
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from winnow_rpc.faults import InvalidArgument
+from winnow_rpc.tls import ServerTls
+
+OptionalPath = Annotated[Path | None, BeforeValidator(lambda given: given or None)]
+"""A path, or None; the empty string, as an unset variable of a composition arrives, is None too."""
 
 SettingsT = TypeVar("SettingsT", bound="ServingSettings")
 
@@ -28,6 +33,29 @@ class ServingSettings(BaseModel):
     """Port to listen on; 0 takes a free one, which the `listening` event names."""
     max_message_bytes: int = Field(default=32 * 1024 * 1024, ge=64 * 1024, le=1024 * 1024 * 1024)
     """Largest gRPC message taken or sent, in bytes."""
+    tls_certificate: OptionalPath = None
+    """PEM file of the certificate to show; with `tls_key`, all connections are TLS. Read anew when it changes."""
+    tls_key: OptionalPath = None
+    """PEM file of the certificate's private key, not encrypted."""
+    tls_client_ca: OptionalPath = None
+    """PEM file of authorities: clients must show a certificate that one of them signed (mutual TLS)."""
+    tls_client_names: tuple[str, ...] = ()
+    """Names, as a JSON list: clients must bear one of them in their certificate, but for the health check."""
+    max_connections: int = Field(default=16_384, ge=0, le=1_000_000)
+    """Connections held at once, at most: one more is closed as it comes. An idle one takes about 20 KB, with TLS 50 KB.
+    0: no limit but that of open files."""
+    max_concurrent_streams: int = Field(default=1024, ge=1, le=1_000_000)
+    """Calls at once on one connection; a client holds further ones back until others have ended."""
+    max_connection_age_seconds: float = Field(default=60.0, ge=0, le=86_400)
+    """After this time a connection takes no new calls, and is closed when those in progress have ended: clients connect
+    anew, which is how they find replicas that were added. Give or take a tenth; 0: never."""
+    max_connection_idle_seconds: float = Field(default=300.0, ge=0, le=86_400)
+    """A connection without calls for so long is closed; 0: never."""
+    handshake_timeout_seconds: float = Field(default=10.0, gt=0, le=600)
+    """Time that a new connection has to become one, TLS included."""
+    keepalive_seconds: float = Field(default=60.0, ge=1, le=7200)
+    """A connection on which nothing comes for so long is asked whether it lives; one that does not answer within 20
+    seconds is closed."""
     drain_seconds: float = Field(default=10.0, ge=0, le=600)
     """How long calls in progress may take to end after SIGTERM or Ctrl-C before they are cut off."""
     probe_seconds: float = Field(default=5.0, gt=0, le=600)
@@ -35,7 +63,8 @@ class ServingSettings(BaseModel):
     probe_timeout_seconds: float = Field(default=30.0, gt=0, le=600)
     """A probe that takes longer than this has failed."""
     reflection: bool = True
-    """Offer gRPC server reflection, so that grpcurl and the like can list what is served."""
+    """Offer gRPC server reflection, so that grpcurl and the like can list what is served. Where API keys are on, it is
+    off unless this is given."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     """Serve metrics for Prometheus at http://<host>:<port>/metrics; 0 takes a free port, which the `metrics` event
     names. Unset: no metrics."""
@@ -43,6 +72,27 @@ class ServingSettings(BaseModel):
     """Least severe events to log. At `debug`, every request is logged; at `info`, failed ones."""
     log_format: Literal["auto", "json", "human"] = "auto"
     """Form of the log: JSON, or lines for people; `auto` writes for people when standard error is a terminal."""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key go together: give both or none")
+        if self.tls_client_ca and not self.tls_certificate:
+            raise ValueError("tls_client_ca needs tls_certificate and tls_key: without TLS no client can show anything")
+        if self.tls_client_names and not self.tls_client_ca:
+            raise ValueError("tls_client_names needs tls_client_ca: names count only in certificates that it signed")
+        return self
+
+    def offers_reflection(self, *, keys: bool) -> bool:
+        """Whether to offer reflection, where API keys are on or not."""
+        return self.reflection and (not keys or "reflection" in self.model_fields_set)
+
+    @property
+    def tls(self) -> ServerTls | None:
+        """What the server shows; None for plain text."""
+        if self.tls_certificate is None or self.tls_key is None:
+            return None
+        return ServerTls(certificate=self.tls_certificate, key=self.tls_key, client_ca=self.tls_client_ca)
 
 
 def read_settings(kind: type[SettingsT], *, prefix: str, program: str, argv: Sequence[str]) -> SettingsT:
@@ -71,16 +121,26 @@ def read_settings(kind: type[SettingsT], *, prefix: str, program: str, argv: Seq
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         name = ".".join(str(part) for part in first["loc"])
-        flag = name.replace("_", "-")
+        if not name:
+            raise InvalidArgument(
+                f"settings do not fit together: {first['msg'].removeprefix('Value error, ')}", reason="BAD_SETTING"
+            ) from error
+        flag, given = name.replace("_", "-"), _given(kind, name, first["input"])
         raise InvalidArgument(
-            f"setting --{flag} (or {prefix}{name.upper()}) is refused: {first['msg']}, got {first['input']!r}",
+            f"setting --{flag} (or {prefix}{name.upper()}) is refused: {first['msg']}{given}",
             field=name,
             reason="BAD_SETTING",
         ) from error
     except SettingsError as error:
         raise InvalidArgument(f"settings cannot be read: {error}", reason="BAD_SETTING") from error
-    # The plain class, so that nothing below depends on where settings come from.
-    return kind.model_validate(read.model_dump())
+    # The plain class, so that nothing below depends on where settings come from; it knows what was given and what not.
+    return kind.model_validate(read.model_dump(exclude_unset=True))
+
+
+def _given(kind: type[BaseModel], name: str, value: Any) -> str:
+    """What was given, unless that is a secret."""
+    field = kind.model_fields.get(name)
+    return "" if field is None or SecretStr.__name__ in str(field.annotation) else f", got {value!r}"
 
 
 def command_line() -> list[str]:

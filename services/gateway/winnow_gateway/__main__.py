@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from winnow.search.v1 import search_service_pb2, search_service_pb2_grpc
 from winnow_gateway.admission import AdmissionSettings
+from winnow_gateway.authorizing import KeyAuthorizer
 from winnow_gateway.breaking import BreakerSettings
 from winnow_gateway.catalog import Catalog
 from winnow_gateway.embedder_client import GrpcEmbedder
 from winnow_gateway.ingesting import IngestLimits
 from winnow_gateway.metrics import measure
+from winnow_gateway.qdrant_connection import IndexAccess
 from winnow_gateway.qdrant_index import QdrantIndex
 from winnow_gateway.reranker_client import GrpcReranker
 from winnow_gateway.searching import Searcher, SearchSettings
@@ -16,7 +18,9 @@ from winnow_gateway.servicer import SearchServicer
 from winnow_gateway.settings import GatewaySettings
 from winnow_rpc.serving import Service, run, serve
 from winnow_rpc.settings import command_line, read_settings
-from winnow_rpc.telemetry import configure_logging
+from winnow_rpc.telemetry import configure_logging, get_logger
+
+log = get_logger("winnow.gateway")
 
 
 def compose(settings: GatewaySettings) -> Service:
@@ -25,11 +29,13 @@ def compose(settings: GatewaySettings) -> Service:
         target=settings.embedder,
         max_message_bytes=settings.max_message_bytes,
         model_cache_seconds=settings.model_cache_seconds,
+        tls=settings.backend_client_tls,
     )
     reranker = GrpcReranker(
         target=settings.reranker,
         max_message_bytes=settings.max_message_bytes,
         model_cache_seconds=settings.model_cache_seconds,
+        tls=settings.backend_client_tls,
     )
     host, _, port = settings.index.rpartition(":")
     index = QdrantIndex(
@@ -37,6 +43,7 @@ def compose(settings: GatewaySettings) -> Service:
         port=int(port),
         timeout_seconds=settings.index_timeout_seconds,
         max_message_bytes=settings.max_message_bytes,
+        access=index_access(settings),
     )
     catalog = Catalog(index=index, embedder=embedder, cache_seconds=settings.model_cache_seconds)
     searcher = Searcher(
@@ -72,7 +79,16 @@ def compose(settings: GatewaySettings) -> Service:
         probe=probe,
         close=close,
         measure=lambda registry: measure(registry, searcher, servicer),
+        authorizer=KeyAuthorizer(settings.api_keys_file) if settings.api_keys_file else None,
     )
+
+
+def index_access(settings: GatewaySettings) -> IndexAccess:
+    """How the index is spoken to, from the settings."""
+    key = settings.index_api_key.get_secret_value() if settings.index_api_key else None
+    if (key or settings.index_api_key_file) and settings.index_client_tls is None:
+        log.warning("the index's API key goes over plain text", index=settings.index)
+    return IndexAccess(tls=settings.index_client_tls, api_key=key or None, api_key_file=settings.index_api_key_file)
 
 
 def search_settings(settings: GatewaySettings) -> SearchSettings:

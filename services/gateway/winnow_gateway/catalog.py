@@ -74,9 +74,11 @@ class Catalog:
         """One collection as it stands. NotFound if there is none."""
         return await self._index.collection(name)
 
-    async def page(self, *, after: str, size: int) -> CollectionPage:
-        """Collections by name, from the first name after `after`."""
-        names = sorted(name for name in await self._index.collection_names() if name > after)
+    async def page(
+        self, *, after: str, size: int, visible: Callable[[str], bool] = lambda _name: True
+    ) -> CollectionPage:
+        """Collections by name, from the first name after `after`; only those that are `visible`."""
+        names = sorted(name for name in await self._index.collection_names() if name > after and visible(name))
         found: list[Collection] = []
         for position, name in enumerate(names):
             if len(found) == size:

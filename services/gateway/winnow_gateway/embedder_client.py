@@ -14,6 +14,7 @@ from winnow_gateway.collections import EmbedderModel, Similarity
 from winnow_gateway.ports import EmbeddedTexts
 from winnow_rpc.calling import ChannelSettings, open_channel
 from winnow_rpc.status import fault_from_rpc_error
+from winnow_rpc.tls import ClientTls
 
 _SIMILARITIES = {
     embedder_pb2.SIMILARITY_COSINE: Similarity.COSINE,
@@ -32,6 +33,7 @@ class GrpcEmbedder:
         target: str,
         max_message_bytes: int,
         model_cache_seconds: float,
+        tls: ClientTls | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._channel = open_channel(
@@ -40,6 +42,7 @@ class GrpcEmbedder:
                 # Embedding has no effect but its answer: all of it may be repeated.
                 idempotent={"winnow.embedder.v1.EmbedderService": ["EmbedTexts", "GetModel"]},
                 max_message_bytes=max_message_bytes,
+                tls=tls,
             )
         )
         self._stub = embedder_pb2_grpc.EmbedderServiceStub(self._channel)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import cast
 
@@ -9,6 +10,8 @@ from qdrant_client import models
 
 from winnow_gateway.documents import point_id
 from winnow_gateway.filters import Condition, Exists, Filter, HasId, Match, Range, TimeRange
+
+_PLAIN = re.compile(r"[\w-]+")
 
 METADATA = "metadata"
 """The payload key under which a document's metadata lies."""
@@ -24,8 +27,9 @@ def qdrant_filter(filter_: Filter) -> models.Filter | None:
 
 
 def metadata_key(key: str) -> str:
-    """The payload path of a metadata field."""
-    return f"{METADATA}.{key}"
+    """The payload path of a metadata field. What is more than letters, digits, _ and - stands in quotes there."""
+    parts = (part if _PLAIN.fullmatch(part) else f'"{part}"' for part in key.split("."))
+    return ".".join((METADATA, *parts))
 
 
 def _conditions(conditions: Sequence[Condition]) -> list[models.Condition] | None:

@@ -21,6 +21,7 @@ from winnow_gateway.filters import Filter
 from winnow_gateway.ordering import Fusion
 from winnow_gateway.ports import Candidate, Page, Point
 from winnow_gateway.qdrant_calls import asking, no_collection
+from winnow_gateway.qdrant_connection import IndexAccess, QdrantConnection
 from winnow_gateway.qdrant_filters import metadata_key, qdrant_filter
 from winnow_gateway.qdrant_points import dense_params, payload_keys, read_document, sparse_params, written_points
 from winnow_gateway.qdrant_retrieval import Retrieval
@@ -51,27 +52,35 @@ _STATES = {
 class QdrantIndex:
     """Implements `ports.Index`."""
 
-    def __init__(self, *, host: str, port: int, timeout_seconds: float, max_message_bytes: int) -> None:
-        self._client = AsyncQdrantClient(
+    def __init__(
+        self,
+        *,
+        host: str,
+        port: int,
+        timeout_seconds: float,
+        max_message_bytes: int,
+        access: IndexAccess | None = None,
+    ) -> None:
+        self._connection = QdrantConnection(
             host=host,
-            grpc_port=port,
-            prefer_grpc=True,
-            # It would ask over HTTP, which nothing else here needs.
-            check_compatibility=False,
-            # Texts go to the index as they are, for its own BM25; the client would run a model of its own for them.
-            cloud_inference=True,
-            grpc_options={
+            port=port,
+            options={
                 "grpc.max_receive_message_length": max_message_bytes,
                 "grpc.max_send_message_length": max_message_bytes,
                 "grpc.service_config": service_config(ChannelSettings(target=f"{host}:{port}", idempotent=_READS)),
                 "grpc.initial_reconnect_backoff_ms": 100,
                 "grpc.max_reconnect_backoff_ms": 1000,
             },
+            access=access or IndexAccess(),
         )
         self._timeout = timeout_seconds
         # What each collection was made from, as last read. The catalog reads it anew every few seconds, so a collection
         # that another gateway made anew is mistaken for its former self no longer here than there.
         self._specs: dict[str, CollectionSpec] = {}
+
+    @property
+    def _client(self) -> AsyncQdrantClient:
+        return self._connection.client()
 
     async def create_collection(self, spec: CollectionSpec) -> Collection:
         """Makes a collection with its payload indexes, which must be there before HNSW is built."""
@@ -242,7 +251,7 @@ class QdrantIndex:
 
     async def close(self) -> None:
         """Closes the connection."""
-        await self._client.close()
+        await self._connection.close()
 
     async def _spec(self, name: str) -> CollectionSpec:
         if name not in self._specs:

@@ -15,6 +15,7 @@ from winnow_gateway.ports import RerankedBatch, RerankerModel
 from winnow_rpc import telemetry
 from winnow_rpc.calling import ChannelSettings, open_channel
 from winnow_rpc.status import fault_from_rpc_error
+from winnow_rpc.tls import ClientTls
 
 log = telemetry.get_logger("winnow.gateway")
 
@@ -34,6 +35,7 @@ class GrpcReranker:
         target: str,
         max_message_bytes: int,
         model_cache_seconds: float,
+        tls: ClientTls | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._channel = open_channel(
@@ -41,6 +43,7 @@ class GrpcReranker:
                 target=target,
                 idempotent={"winnow.reranker.v1.RerankerService": ["StreamRerankDocuments", "GetModel"]},
                 max_message_bytes=max_message_bytes,
+                tls=tls,
             )
         )
         self._stub = reranker_pb2_grpc.RerankerServiceStub(self._channel)

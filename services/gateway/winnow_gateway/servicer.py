@@ -10,6 +10,7 @@ import grpc
 
 from winnow.search.v1 import collections_pb2, documents_pb2, search_pb2, search_service_pb2_grpc
 from winnow_gateway import conversion, paging, search_conversion, validation
+from winnow_gateway.authorizing import visible
 from winnow_gateway.catalog import Catalog
 from winnow_gateway.ingesting import Acknowledgement, IngestLimits, IngestRun, Offered
 from winnow_gateway.ports import Embedder, Index
@@ -69,6 +70,7 @@ class SearchServicer(search_service_pb2_grpc.SearchServiceServicer):
         page = await self._catalog.page(
             after=paging.read_token("collections", request.page_token) or "",
             size=_page_size(request.page_size),
+            visible=visible,
         )
         return collections_pb2.ListCollectionsResponse(
             collections=[conversion.write_collection(collection) for collection in page.collections],

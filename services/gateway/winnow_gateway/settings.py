@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from pathlib import Path
+from typing import Self
 
-from winnow_rpc.settings import ServingSettings
+from pydantic import Field, SecretStr, model_validator
+
+from winnow_rpc.settings import OptionalPath, ServingSettings
+from winnow_rpc.tls import ClientTls
 
 
 class GatewaySettings(ServingSettings):
@@ -18,6 +22,33 @@ class GatewaySettings(ServingSettings):
     """The reranker: host:port; several replicas by comma; or dns:///name:port for all replicas behind a name."""
     index: str = Field(default="127.0.0.1:6334", pattern=r"^.+:\d{1,5}$")
     """host:port of the index: Qdrant's gRPC port, or Winnow's own index."""
+    api_keys_file: OptionalPath = None
+    """File of API keys, as `winnow keys` makes it: callers must show one. Read anew when it changes. Unless given,
+    anyone who can connect may call."""
+    backend_tls: bool = False
+    """Call the embedder and the reranker over TLS; so it is too where one of the next four is given."""
+    backend_tls_ca: OptionalPath = None
+    """PEM file of the authorities that signed their certificates; without it, the public ones are trusted."""
+    backend_tls_certificate: OptionalPath = None
+    """PEM file of the certificate that the gateway shows them, where they ask for one."""
+    backend_tls_key: OptionalPath = None
+    """PEM file of that certificate's private key, not encrypted."""
+    backend_tls_server_name: str | None = None
+    """Name in the certificate of both, where it is not the one they are reached by, as with a list of addresses."""
+    index_tls: bool = False
+    """Call the index over TLS; so it is too where one of the next four is given."""
+    index_tls_ca: OptionalPath = None
+    """PEM file of the authorities that signed the index's certificate; without it, the public ones are trusted."""
+    index_tls_certificate: OptionalPath = None
+    """PEM file of the certificate that the gateway shows the index, where it asks for one."""
+    index_tls_key: OptionalPath = None
+    """PEM file of that certificate's private key, not encrypted."""
+    index_tls_server_name: str | None = None
+    """Name in the index's certificate, where it is not the one that it is reached by."""
+    index_api_key: SecretStr | None = None
+    """API key of the Qdrant server. A flag can be seen by whoever may list processes: better its variable or file."""
+    index_api_key_file: OptionalPath = None
+    """File that holds the API key of the Qdrant server and nothing else. Read anew when it changes."""
     index_timeout_seconds: float = Field(default=30.0, gt=0, le=600)
     """Longest wait for one call of the index; a search's own deadline may be shorter."""
     model_cache_seconds: float = Field(default=5.0, ge=0, le=600)
@@ -43,3 +74,42 @@ class GatewaySettings(ServingSettings):
     """Failures of a backend in a row after which it is given a pause."""
     breaker_pause_seconds: float = Field(default=2.0, gt=0, le=600)
     """Longest pause before one search tries it again; the first pause is a quarter of it."""
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        for group in ("backend", "index"):
+            if (getattr(self, f"{group}_tls_certificate") is None) != (getattr(self, f"{group}_tls_key") is None):
+                raise ValueError(f"{group}_tls_certificate and {group}_tls_key go together: give both or none")
+        if self.index_api_key and self.index_api_key_file:
+            raise ValueError("index_api_key and index_api_key_file are two ways to say one thing: give one")
+        return self
+
+    @property
+    def backend_client_tls(self) -> ClientTls | None:
+        """What to trust and show when calling the model services; None for plain text."""
+        return _client_tls(
+            self.backend_tls,
+            self.backend_tls_ca,
+            self.backend_tls_certificate,
+            self.backend_tls_key,
+            self.backend_tls_server_name,
+        )
+
+    @property
+    def index_client_tls(self) -> ClientTls | None:
+        """What to trust and show when calling the index; None for plain text."""
+        return _client_tls(
+            self.index_tls,
+            self.index_tls_ca,
+            self.index_tls_certificate,
+            self.index_tls_key,
+            self.index_tls_server_name,
+        )
+
+
+def _client_tls(
+    asked: bool, ca: Path | None, certificate: Path | None, key: Path | None, server_name: str | None
+) -> ClientTls | None:
+    if not (asked or ca or certificate or server_name):
+        return None
+    return ClientTls(ca=ca, certificate=certificate, key=key, server_name=server_name or None)

@@ -46,6 +46,7 @@ class CollectionsServicer(collections_grpc.CollectionsServicer):
         """Makes a collection."""
         began = time.perf_counter()
         refusals.unknown_fields(request)
+        refusals.unknown_choices(request)
         name = refusals.collection_name(request.collection_name)
         config = configs.from_create(request, limits=self._limits, indexing_threshold=self._indexing_threshold)
         await self._store.create(name, WireConfiguration(config))
@@ -55,6 +56,7 @@ class CollectionsServicer(collections_grpc.CollectionsServicer):
         """Changes graph, optimizer and quantization settings, and metadata."""
         began = time.perf_counter()
         refusals.unknown_fields(request)
+        refusals.unknown_choices(request)
         collection = self._store.get(request.collection_name)
 
         def change(definition: Definition) -> Definition:

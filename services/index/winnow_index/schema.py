@@ -22,6 +22,8 @@ class VectorSchema:
 
     dense: Mapping[str, DenseField] = field(default_factory=dict)
     sparse: frozenset[str] = frozenset()
+    weighed: frozenset[str] = frozenset()
+    """Of the sparse ones, those whose entries the index weighs by inverse document frequency."""
 
     def names(self) -> list[str]:
         """All names, dense first."""

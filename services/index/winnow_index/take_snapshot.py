@@ -14,9 +14,11 @@ from qdrant_client import grpc as pb
 from qdrant_client.grpc import snapshots_service_pb2_grpc as snapshots_grpc
 
 from winnow_index.settings import IndexSettings
+from winnow_rpc.calling import ChannelSettings, open_channel
 from winnow_rpc.serving import run
 from winnow_rpc.settings import command_line, read_settings
 from winnow_rpc.status import fault_from_rpc_error
+from winnow_rpc.tls import ClientTls
 
 _ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - what the index listens on, not this
 
@@ -26,6 +28,8 @@ class TakeSnapshotSettings(IndexSettings):
 
     keep: int = Field(default=0, ge=0)
     """Newest snapshots to keep, the new one included; older ones are deleted. 0 keeps all."""
+    server_name: str = "index"
+    """Name that the index's certificate bears, where it has one. The index is shown its own certificate in turn."""
 
 
 async def _main() -> None:
@@ -37,7 +41,7 @@ async def _main() -> None:
     )
     folder = settings.snapshots_folder()
     try:
-        async with grpc.aio.insecure_channel(f"{_host(settings.host)}:{settings.port}") as channel:
+        async with open_channel(_channel_settings(settings)) as channel:
             stub = snapshots_grpc.SnapshotsStub(channel)  # type: ignore[no-untyped-call]
             made = (await stub.CreateFull(pb.CreateFullSnapshotRequest())).snapshot_description
             if settings.keep:
@@ -51,6 +55,16 @@ async def _delete_older(stub: snapshots_grpc.SnapshotsStub, keep: int) -> None:
     listed = await stub.ListFull(pb.ListFullSnapshotsRequest())
     for each in listed.snapshot_descriptions[:-keep]:
         await stub.DeleteFull(pb.DeleteFullSnapshotRequest(snapshot_name=each.name))
+
+
+def _channel_settings(settings: TakeSnapshotSettings) -> ChannelSettings:
+    own = settings.tls
+    return ChannelSettings(
+        target=f"{_host(settings.host)}:{settings.port}",
+        idempotent={},
+        tls=own
+        and ClientTls(ca=own.certificate, certificate=own.certificate, key=own.key, server_name=settings.server_name),
+    )
 
 
 def _host(host: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -18,6 +18,7 @@ from google.protobuf import json_format
 
 from winnow.search.v1 import collections_pb2, documents_pb2, search_pb2, search_service_pb2_grpc
 from winnow_rpc.faults import AlreadyExists, InvalidArgument, NotFound, Unavailable
+from winnow_rpc.requesting import Authorizer
 from winnow_rpc.serving import RunningServer, Service
 from winnow_rpc.settings import ServingSettings
 from winnow_rpc.status import status_of
@@ -332,8 +333,15 @@ class Served:
     """A servicer under the real server of `winnow_rpc`, in a thread with its own loop. Can be stopped and started."""
 
     def __init__(
-        self, register: Callable[[grpc.aio.Server], None], *, names: tuple[str, ...] = (SERVICE_NAME,)
+        self,
+        register: Callable[[grpc.aio.Server], None],
+        *,
+        names: tuple[str, ...] = (SERVICE_NAME,),
+        authorizer: Authorizer | None = None,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
+        self._authorizer = authorizer
+        self._settings = {"drain_seconds": 0, "probe_seconds": 0.1, **(settings or {})}
         self._register = register
         self._names = names
         self._loop = asyncio.new_event_loop()
@@ -352,10 +360,11 @@ class Served:
             service_names=self._names,
             probe=self._probe,
             close=self._close,
+            authorizer=self._authorizer,
         )
 
         async def start() -> RunningServer:
-            server = RunningServer(service, ServingSettings(port=port, drain_seconds=0, probe_seconds=0.1))
+            server = RunningServer(service, ServingSettings.model_validate({"port": port, **self._settings}))
             await server.start()
             return server
 

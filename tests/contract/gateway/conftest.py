@@ -15,6 +15,7 @@ from winnow_gateway.ingesting import IngestLimits
 from winnow_gateway.searching import Searcher, SearchSettings
 from winnow_gateway.servicer import SearchServicer
 from winnow_rpc.calling import ChannelSettings, open_channel
+from winnow_rpc.requesting import Authorizer
 from winnow_rpc.serving import RunningServer, Service
 from winnow_rpc.settings import ServingSettings
 
@@ -31,7 +32,9 @@ class Gateway:
     searcher: Searcher = None  # type: ignore[assignment]
     stub: search_service_pb2_grpc.SearchServiceAsyncStub = None  # type: ignore[assignment]
 
-    def service(self) -> Service:
+    channel: grpc.aio.Channel = None  # type: ignore[assignment]
+
+    def service(self, *, authorizer: Authorizer | None = None) -> Service:
         catalog = Catalog(index=self.index, embedder=self.embedder, cache_seconds=5, clock=lambda: self.now)
         self.searcher = Searcher(
             catalog=catalog,
@@ -58,6 +61,7 @@ class Gateway:
             service_names=["winnow.search.v1.SearchService"],
             probe=nothing,
             close=nothing,
+            authorizer=authorizer,
         )
 
 

@@ -44,7 +44,12 @@ DOCUMENTS = [
     Document("cat", "Cats", "the cat sat on the mat", {"year": 1999, "tags": ["pet", "fur"], "open": True}),
     Document("dog", "Dogs", "the dog chased the cat", {"year": 2005, "author": {"name": "Ann"}, "open": False}),
     Document("fox", "", "a quick brown fox", {"year": 2010, "seen": "2020-05-01T00:00:00Z", "tags": []}),
-    Document("ün/ï çødé #1?", "Ünïcode", "naïve café ☕", {"score": 0.5, "nothing": None, "deep": {"a": [{"b": 1}]}}),
+    Document(
+        "ün/ï çødé #1?",
+        "Ünïcode",
+        "naïve café ☕",
+        {"score": 0.5, "nothing": None, "two words, ☕": "x", "deep": {"a": [{"b": 1}]}},
+    ),
 ]
 
 
@@ -296,6 +301,7 @@ async def test_what_was_not_asked_for_is_not_read(index: Index) -> None:
         (Match("year", [1999, 2010]), ["cat", "fox"]),
         (Match("year", [2005]), ["dog"]),
         (Match("tags", ["fur"]), ["cat"]),
+        (Match("two words, ☕", ["x"]), ["ün/ï çødé #1?"]),
         (Match("author.name", ["Ann", "Bob"]), ["dog"]),
         (Match("open", [True]), ["cat"]),
         (Match("open", [True, False]), ["cat", "dog"]),

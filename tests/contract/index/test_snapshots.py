@@ -17,6 +17,7 @@ from qdrant_client import AsyncQdrantClient, models
 from qdrant_client import grpc as pb
 
 from winnow_index.restoring import restore
+from winnow_lab.certificates import Authority
 from winnow_rpc.faults import DataLoss, FailedPrecondition, InvalidArgument
 
 SIZE = 32
@@ -240,6 +241,26 @@ async def test_the_command_takes_a_snapshot_and_keeps_as_many_as_it_is_told(
     alone = await asyncio.to_thread(take)
     assert alone.returncode == 1
     assert "Traceback" not in alone.stderr
+
+
+async def test_the_command_speaks_tls_where_the_index_does(index_process: Callable[..., Any], tmp_path: Path) -> None:
+    authority = Authority(tmp_path / "certificates")
+    pair = authority.issue("index")
+    tls = {"TLS_CERTIFICATE": pair.certificate, "TLS_KEY": pair.key, "TLS_CLIENT_CA": authority.file}
+    index = index_process(*(part for name, file in tls.items() for part in (_flag(name), str(file))))
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("WINNOW_")}
+    environment |= {f"WINNOW_INDEX_{name}": str(file) for name, file in tls.items()}
+    environment |= {"WINNOW_INDEX_PORT": str(index.port), "WINNOW_INDEX_DATA_DIR": str(index.data)}
+    command = [sys.executable, "-m", "winnow_index.take_snapshot"]
+    taken = await asyncio.to_thread(
+        subprocess.run, command, env=environment, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert taken.returncode == 0, taken.stderr
+    assert (Path(taken.stdout.strip()) / "SHA256SUMS").is_file()
+
+
+def _flag(setting: str) -> str:
+    return "--" + setting.lower().replace("_", "-")
 
 
 @pytest.fixture

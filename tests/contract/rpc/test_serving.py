@@ -6,8 +6,6 @@ The service is made of generic handlers, so that nothing but this package is tes
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
@@ -15,75 +13,14 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from tests.contract.rpc.example import NAME, Behaviour, Example, call, echo, running
 from winnow_rpc import telemetry
 from winnow_rpc.calling import ChannelSettings, Retries, open_channel
-from winnow_rpc.faults import Internal, InvalidArgument, NotFound, ResourceExhausted, Unavailable
+from winnow_rpc.faults import InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from winnow_rpc.interception import FaultInterceptor
-from winnow_rpc.serving import RunningServer, Service
+from winnow_rpc.serving import RunningServer
 from winnow_rpc.settings import ServingSettings
 from winnow_rpc.status import fault_from_rpc_error
-
-NAME = "example.v1.ExampleService"
-Behaviour = Callable[[bytes], Awaitable[bytes]]
-
-
-class Example:
-    """A service whose unary and streaming methods do what the test says."""
-
-    def __init__(self, behaviour: Behaviour) -> None:
-        self.behaviour = behaviour
-        self.healthy = True
-        self.closed = False
-
-    async def unary(self, request: bytes, _context: Any) -> bytes:
-        return await self.behaviour(request)
-
-    async def stream(self, request: bytes, _context: Any) -> AsyncIterator[bytes]:
-        yield b"first"
-        yield await self.behaviour(request)
-
-    async def probe(self) -> None:
-        if not self.healthy:
-            raise Internal("the model gives NaN")
-
-    async def close(self) -> None:
-        self.closed = True
-
-    def service(self) -> Service:
-        handlers = {
-            "Unary": grpc.unary_unary_rpc_method_handler(self.unary),
-            "Stream": grpc.unary_stream_rpc_method_handler(self.stream),
-        }
-        return Service(
-            name="example",
-            register=lambda server: server.add_generic_rpc_handlers(
-                (grpc.method_handlers_generic_handler(NAME, handlers),)
-            ),
-            service_names=[NAME],
-            probe=self.probe,
-            close=self.close,
-        )
-
-
-@asynccontextmanager
-async def running(example: Example, **settings: Any) -> AsyncIterator[tuple[RunningServer, grpc.aio.Channel]]:
-    server = RunningServer(example.service(), ServingSettings(probe_seconds=0.05, drain_seconds=2, **settings))
-    await server.start()
-    channel = open_channel(ChannelSettings(target=server.address, idempotent={NAME: ["Unary"]}))
-    try:
-        yield server, channel
-    finally:
-        await channel.close()
-        await server.stop()
-
-
-async def call(channel: grpc.aio.Channel, request: bytes = b"", **options: Any) -> bytes:
-    answer: bytes = await channel.unary_unary(f"/{NAME}/Unary")(request, timeout=5, **options)
-    return answer
-
-
-async def echo(request: bytes) -> bytes:
-    return request
 
 
 def raising(error: BaseException) -> Behaviour:

@@ -15,11 +15,11 @@ from winnow_client.asynchronous import NOT_REPEATABLE, SERVICE
 from winnow_client.config import ClientConfig, IngestConfig
 
 PUBLIC = [
-    "Acknowledgement", "AsyncClient", "Client", "ClientConfig", "Collection", "Degradation", "DegradationKind",
-    "DepthPolicy", "Document", "Effort", "Fault", "Filter", "Hit", "HnswConfig", "IndexState", "IngestConfig",
-    "IngestOutcome", "LexicalConfig", "MetadataField", "MetadataType", "RankFusion", "RankMixing", "RankingPolicy",
-    "Retries", "RetrievalKind", "SearchMode", "SearchOptions", "SearchResult", "SearchState", "SearchTiming",
-    "Similarity", "StageResult", "StoredDocument", "field", "ids",
+    "Acknowledgement", "AsyncClient", "Client", "ClientConfig", "ClientTls", "Collection", "Degradation",
+    "DegradationKind", "DepthPolicy", "Document", "Effort", "Fault", "Filter", "Hit", "HnswConfig", "IndexState",
+    "IngestConfig", "IngestOutcome", "LexicalConfig", "MetadataField", "MetadataType", "RankFusion", "RankMixing",
+    "RankingPolicy", "Retries", "RetrievalKind", "SearchMode", "SearchOptions", "SearchResult", "SearchState",
+    "SearchTiming", "Similarity", "StageResult", "StoredDocument", "field", "ids",
 ]  # fmt: skip
 
 METHODS = {

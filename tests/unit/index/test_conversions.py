@@ -100,7 +100,9 @@ def test_definitions_round_trip_through_json() -> None:
     assert message_of(read) == message_of(definition)
     assert dict(read.indexes) == dict(definition.indexes)
     assert (read.name, read.created_at, read.graph_revision, read.graph_lags) == ("ü", 12.5, 3, True)
-    assert read.configuration.schema == VectorSchema(dense={"d": DenseField(4)}, sparse=frozenset({"s"}))
+    assert read.configuration.schema == VectorSchema(
+        dense={"d": DenseField(4)}, sparse=frozenset({"s"}), weighed=frozenset({"s"})
+    )
 
 
 def test_what_is_not_said_is_qdrants_default_and_what_is_said_stays() -> None:

@@ -29,6 +29,7 @@ COMMANDS = {
     "documents": ("winnow_client.cli.documents:documents", "List documents."),
     "delete": ("winnow_client.cli.documents:delete", "Delete documents by id or by filter."),
     "collections": ("winnow_client.cli.collections:collections", "List, show, create and delete collections."),
+    "keys": ("winnow_client.cli.keys:keys", "Make, list and revoke the API keys of a gateway."),
     "status": ("winnow_client.cli.status:status", "Show the health of the services, their models, and collections."),
 }
 """Name → where the command is, and what it does: known without loading it."""
@@ -135,6 +136,11 @@ def sentence_of(error: Exception) -> str:
             sentence = (
                 f"there is no gateway at {target}: start one with `winnow up`, or name another with "
                 f"--gateway HOST:PORT or WINNOW_GATEWAY."
+            )
+        case Fault(reason="NO_API_KEY"):
+            sentence = (
+                "the gateway wants an API key: give one with --api-key-file FILE or WINNOW_API_KEY; "
+                "`winnow keys` makes them."
             )
         case Fault():
             text = _one_line(error.message)

@@ -18,6 +18,8 @@ from winnow_rpc.faults import Fault
 if TYPE_CHECKING:
     import grpc
 
+    from winnow_rpc.tls import ClientTls
+
 DEFAULTS = {"embedder": addresses.EMBEDDER, "reranker": addresses.RERANKER, "index": addresses.INDEX}
 """Where `winnow up` puts the services behind the gateway."""
 
@@ -82,7 +84,10 @@ async def _ask(
     connection: Connection, asked: list[tuple[str, str, bool]]
 ) -> tuple[list[ServiceStatus], list[Collection], Fault | None]:
     timeout = min(connection.timeout, 5.0)
-    statuses = asyncio.gather(*(_service(name, address, timeout, required=need) for name, address, need in asked))
+    tls = connection.tls
+    statuses = asyncio.gather(
+        *(_service(name, address, timeout, required=need, tls=tls) for name, address, need in asked)
+    )
     collections: list[Collection] = []
     failure: Fault | None = None
     async with connection.async_client() as client:
@@ -93,12 +98,14 @@ async def _ask(
     return await statuses, collections, failure
 
 
-async def _service(name: str, address: str, timeout: float, *, required: bool) -> ServiceStatus:
+async def _service(name: str, address: str, timeout: float, *, required: bool, tls: ClientTls | None) -> ServiceStatus:
     import grpc
     from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+    from winnow_rpc.calling import ChannelSettings, open_channel
+
     found = ServiceStatus(service=name, address=address, status="UNREACHABLE", required=required)
-    async with grpc.aio.insecure_channel(address) as channel:
+    async with open_channel(ChannelSettings(target=address, idempotent={}, tls=tls)) as channel:
         try:
             health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=timeout)
             found = replace(found, status=health_pb2.HealthCheckResponse.ServingStatus.Name(health.status))

@@ -189,6 +189,11 @@ def schema_of(config: pb.CollectionConfig) -> VectorSchema:
             for name, params in _dense_params(config).items()
         },
         sparse=frozenset(config.params.sparse_vectors_config.map),
+        weighed=frozenset(
+            name
+            for name, params in config.params.sparse_vectors_config.map.items()
+            if params.modifier == pb.Modifier.Idf
+        ),
     )
 
 
@@ -339,4 +344,6 @@ def _quantization(message: pb.QuantizationConfig) -> Any:
     }
     if which is None:
         raise ValueError("quantization_config names no kind")
+    if which == "scalar" and message.scalar.type != pb.QuantizationType.Int8:
+        raise ValueError("quantization_config.scalar.type must be Int8")
     return builders[which](getattr(message, which))

@@ -146,9 +146,24 @@ def from_wire(message: pb.CreateFieldIndexCollection) -> IndexRequest:
             field="field_index_params",
             reason="BAD_INDEX_PARAMS",
         ) from error
+    _check_nested(getattr(message.field_index_params, which), message.field_name)
     if given == "integer":
         _check_integer(message.field_index_params.integer_index_params)
     return request
+
+
+def _check_nested(params: Any, field: str) -> None:
+    """The engine refuses these too, but only once the write is in its log, from where it would come back."""
+    if not params.HasField("nested"):
+        return
+    array = params.nested.removesuffix("[]")
+    if not array or "[" in array or not field.startswith(f"{array}[]."):
+        raise InvalidArgument(
+            f"field_index_params: nested is {params.nested!r}, and {field!r} no field of its elements: of an array "
+            "offers, which is in no other array, they are offers[].price and the like",
+            field="field_index_params.nested",
+            reason="BAD_INDEX_PARAMS",
+        )
 
 
 def _check_integer(params: pb.IntegerIndexParams) -> None:

@@ -122,6 +122,12 @@ class QueryReader:
         forced = filtered and self._scope.exact_filters
         if not message.HasField("params"):
             return edge.SearchParams(exact=True) if forced else None
+        if message.params.HasField("idf") and message.using not in self._scope.schema.weighed:
+            raise InvalidArgument(
+                f"{field}.idf needs a sparse vector with the idf modifier, which {message.using!r} is not",
+                field=f"{field}.idf",
+                reason="WRONG_VECTOR_KIND",
+            )
         return search_params(message.params, field, forced_exact=forced)
 
     def _scoring(self, message: Any, *, has_prefetches: bool, field: str) -> _Scoring:
@@ -224,6 +230,9 @@ class QueryReader:
 
     def _context(self, message: pb.ContextInput, parent: Any, field: str) -> _Scoring:
         pairs, used = self._pairs(message, parent, field)
+        if not pairs and parent.using not in self._scope.schema.names():
+            # No vector of any pair has been checked against it.
+            raise vectors.unknown_vector(parent.using, field)
         return _Scoring(edge.Query.Context(edge.ContextQuery(pairs), using=parent.using), used)
 
     def _order_by(self, message: pb.OrderBy, _parent: Any, field: str) -> _Scoring:

@@ -24,6 +24,30 @@ def unknown_fields(request: Message) -> None:
         )
 
 
+def unknown_choices(message: Message, path: str = "") -> None:
+    """Raises InvalidArgument if an enumeration, at any depth, holds a number that it does not have, or a placement in
+    memory the unknown one.
+
+    Either would be told again with the collection, and clients cannot read that.
+    """
+    for descriptor, value in message.ListFields():
+        place = f"{path}{descriptor.name}"
+        if descriptor.enum_type is not None and not descriptor.is_repeated:
+            unknown = descriptor.name == "memory" and value == pb.Memory.MemoryUnknown
+            if unknown or value not in descriptor.enum_type.values_by_number:
+                kind = descriptor.enum_type.name
+                raise InvalidArgument(f"{place}: {value} is no {kind} to choose", field=place, reason="UNKNOWN_CHOICE")
+        if descriptor.message_type is None:
+            continue
+        if descriptor.message_type.GetOptions().map_entry:
+            inner = [(f"{place}[{key}].", each) for key, each in value.items()]
+        else:
+            inner = [(f"{place}.", each) for each in (value if descriptor.is_repeated else [value])]
+        for prefix, each in inner:
+            if isinstance(each, Message):
+                unknown_choices(each, prefix)
+
+
 def shard_keys(request: Message, field: str = "shard_key_selector") -> None:
     """Raises Unimplemented if a request picks shards by key."""
     if request.HasField(field):
