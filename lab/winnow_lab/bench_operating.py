@@ -24,7 +24,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from rich.console import Console
 from rich.progress import Progress
 
-from winnow_client import AsyncClient, ClientConfig, Document, SearchMode
+from winnow_client import AsyncClient, ClientConfig, ClientTls, Document, SearchMode
 from winnow_client.cli.output import table
 from winnow_client.cli.processes_stack import EMBEDDER, GATEWAY, INDEX, RERANKER, Stack, StackConfig
 from winnow_client.cli.stdlib_corpus import stdlib_documents
@@ -32,6 +32,7 @@ from winnow_client.cli.supervision_log import Entry
 from winnow_lab import bench_report
 from winnow_lab.bench_figures import percentiles, range_of, turns
 from winnow_lab.bench_inference.soak import resident_mib
+from winnow_lab.certificates import Authority
 from winnow_lab.otlp_sink import OtlpSink
 from winnow_rpc import tracing
 from winnow_rpc.metrics import RpcMetrics, new_registry
@@ -75,6 +76,29 @@ def _tracing(surroundings: Surroundings) -> Mapping[str, str]:
     return {"OTEL_EXPORTER_OTLP_ENDPOINT": surroundings.collector, "OTEL_BSP_SCHEDULE_DELAY": "500"}
 
 
+def _tls(surroundings: Surroundings) -> Mapping[str, str]:
+    """Mutual TLS on every hop: each service shows a certificate of its own and asks for one."""
+    authority = Authority(surroundings.folder / "certificates")
+    issued = {service: authority.issue(service, "127.0.0.1") for service in SERVICES}
+    environment: dict[str, str] = {}
+    for service, pair in issued.items():
+        own = f"WINNOW_{service.upper()}_TLS"
+        environment |= {f"{own}_CERTIFICATE": str(pair.certificate), f"{own}_KEY": str(pair.key)}
+        environment[f"{own}_CLIENT_CA"] = str(authority.file)
+    for towards in ("BACKEND", "INDEX"):
+        calls, pair = f"WINNOW_GATEWAY_{towards}_TLS", issued[GATEWAY]
+        environment |= {f"{calls}_CERTIFICATE": str(pair.certificate), f"{calls}_KEY": str(pair.key)}
+        environment[f"{calls}_CA"] = str(authority.file)
+    return environment
+
+
+def _over_tls(surroundings: Surroundings) -> ClientConfig:
+    """Shows the gateway's own certificate, which the same authority has signed."""
+    folder = surroundings.folder / "certificates"
+    tls = ClientTls(ca=folder / "ca.pem", certificate=folder / f"{GATEWAY}.pem", key=folder / f"{GATEWAY}.key")
+    return ClientConfig(timeout_seconds=600, tls=tls)
+
+
 _A_TENTH = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.1"}
 
 VARIANTS: Mapping[str, Variant] = {
@@ -85,6 +109,7 @@ VARIANTS: Mapping[str, Variant] = {
         "metrics on, one search in ten traced",
         lambda surroundings: {**_metrics(surroundings), **_tracing(surroundings), **_A_TENTH},
     ),
+    "tls": Variant("mutual TLS between all services and from the client", _tls, _over_tls),
     "telemetry": Variant("both", lambda surroundings: {**_metrics(surroundings), **_tracing(surroundings)}),
 }
 """Name → how to run the stack. Another way to run it is another entry."""
@@ -174,11 +199,11 @@ async def _start(exits: AsyncExitStack, name: str, sink: OtlpSink, folder: Path,
         elif entry.event == "metrics":
             metrics[entry.service] = str(entry.facts["address"])
 
-    config = StackConfig(
-        data=folder / "data", environment=environment, gateway_port=0, index_port=0, embedder_port=0, reranker_port=0
-    )
+    reached = VARIANTS[name].config(surroundings)
+    ports = {"gateway_port": 0, "index_port": 0, "embedder_port": 0, "reranker_port": 0}
+    config = StackConfig(data=folder / "data", environment=environment, tls=reached.tls, **ports)
     stack = await exits.enter_async_context(Stack(config, listener=listen))
-    client = AsyncClient(stack.gateway_address, config=VARIANTS[name].config(surroundings))
+    client = AsyncClient(stack.gateway_address, config=reached)
     runner = Runner(stack, await exits.enter_async_context(client), starts, metrics)
     runner.at_rest = memory_mib(stack.pids)
     return runner

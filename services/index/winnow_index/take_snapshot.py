@@ -62,8 +62,9 @@ def _channel_settings(settings: TakeSnapshotSettings) -> ChannelSettings:
     return ChannelSettings(
         target=f"{_host(settings.host)}:{settings.port}",
         idempotent={},
-        tls=own
-        and ClientTls(ca=own.certificate, certificate=own.certificate, key=own.key, server_name=settings.server_name),
+        tls=ClientTls(ca=own.certificate, certificate=own.certificate, key=own.key, server_name=settings.server_name)
+        if own
+        else None,
     )
 
 

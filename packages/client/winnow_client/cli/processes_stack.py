@@ -25,7 +25,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from winnow_client.cli.processes import Process
 from winnow_client.cli.supervision import Backoff, GiveUp, Phase, Supervision, all_serving
 from winnow_client.cli.supervision_log import Entry, parse_line
+from winnow_rpc.calling import ChannelSettings, open_channel
 from winnow_rpc.faults import Unavailable
+from winnow_rpc.tls import ClientTls
 
 INDEX, EMBEDDER, RERANKER, GATEWAY = "index", "embedder", "reranker", "gateway"
 
@@ -76,6 +78,8 @@ class StackConfig:
     """The Python module that is each service."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Environment variables for the services, beside those of this process."""
+    tls: ClientTls | None = None
+    """How health is asked for where `environment` makes the services speak TLS; None: in plain text."""
     backoff: Backoff = field(default_factory=Backoff)
     """How long to wait before restarting what has ended."""
 
@@ -267,7 +271,12 @@ class Stack:
             ("grpc.min_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 500),
         ]
-        async with grpc.aio.insecure_channel(supervision.address, options=options) as channel:
+        tls = self._config.tls
+        async with (
+            open_channel(ChannelSettings(target=supervision.address, idempotent={}, tls=tls))
+            if tls
+            else grpc.aio.insecure_channel(supervision.address, options=options)
+        ) as channel:
             stub = health_pb2_grpc.HealthStub(channel)
             while True:
                 serving = await _is_serving(stub)
