@@ -143,7 +143,11 @@ def test_the_cluster_overlay_has_three_nodes_that_find_each_other_and_two_of_eac
 @pytest.mark.parametrize(
     ("service", "holds", "lacks"),
     [
-        ("gateway", {"qdrant-client", "grpcio"}, {"torch", "transformers", "sentence-transformers", "qdrant-edge-py"}),
+        (
+            "gateway",
+            {"qdrant-client", "grpcio", "prometheus-client", "opentelemetry-sdk"},
+            {"torch", "transformers", "sentence-transformers", "qdrant-edge-py"},
+        ),
         ("index", {"qdrant-edge-py", "grpcio"}, {"torch", "transformers", "sentence-transformers"}),
         ("embedder", {"torch", "grpcio"}, {"qdrant-client", "qdrant-edge-py"}),
         ("reranker", {"torch", "grpcio"}, {"qdrant-client", "qdrant-edge-py"}),
