@@ -3,8 +3,8 @@
     python requirements.py ROOT third-party services/gateway   # requirements from the package index, one a line
     python requirements.py ROOT house services/gateway         # names of this repository's own distributions
 
-Both follow this repository's distributions through each other, extras included. Images install the first before any code is copied, so
-that a change of code does not install PyTorch again, and the second without looking at an index at all.
+Both follow this repository's distributions through each other, extras included. Images install the first before any
+code is copied, so that a change of code does not install PyTorch again, and the second without looking at an index.
 """
 
 from __future__ import annotations

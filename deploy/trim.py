@@ -36,6 +36,9 @@ SYSTEM = (
     "usr/lib/*-linux-gnu/libgmp.*",
     "usr/lib/*-linux-gnu/libgnutls.*",
     "usr/lib/*-linux-gnu/libhogweed.*",
+    "usr/lib/*-linux-gnu/libgssapi_krb5.*",
+    "usr/lib/*-linux-gnu/libk5crypto.*",
+    "usr/lib/*-linux-gnu/libkrb5*",
     "usr/lib/*-linux-gnu/libnettle.*",
     "usr/lib/*-linux-gnu/libp11-kit.*",
     "usr/lib/*-linux-gnu/libsemanage.*",
@@ -68,7 +71,7 @@ SYSTEM = (
     *(
         f"{prefix}/lib/python3.*/{part}"
         for prefix in ("usr", "usr/local")
-        for part in ("config-3*", "ensurepip", "idlelib", "lib2to3", "test", "tkinter", "turtledemo")
+        for part in ("config-3*", "distutils", "ensurepip", "idlelib", "lib2to3", "test", "tkinter", "turtledemo")
     ),
 )
 """Patterns below the root."""
