@@ -21,9 +21,12 @@ class Stopped(Exception):
 
 @dataclass
 class Recorder:
-    """In the place of the Qdrant client: keeps how a collection was asked for."""
+    """In the place of the connection and of its client: keeps how a collection was asked for."""
 
     asked: dict[str, Any] = field(default_factory=dict)
+
+    def client(self) -> Recorder:
+        return self
 
     async def create_collection(self, _: str, **how: Any) -> None:
         self.asked = how
@@ -35,7 +38,7 @@ class Recorder:
 
 async def asked_for(monkeypatch: pytest.MonkeyPatch, spread: Spread | None) -> Mapping[str, Any]:
     recorder = Recorder()
-    monkeypatch.setattr("winnow_gateway.qdrant_index.AsyncQdrantClient", lambda **_: recorder)
+    monkeypatch.setattr("winnow_gateway.qdrant_index.QdrantConnection", lambda **_: recorder)
     index = QdrantIndex(host="127.0.0.1", port=1, timeout_seconds=5, max_message_bytes=1024 * 1024, spread=spread)
     with pytest.raises(Stopped):
         await index.create_collection(SPEC)
