@@ -9,7 +9,7 @@ DISTRIBUTIONS := packages/rpc packages/inference packages/relevance packages/cli
 	services/embedder services/reranker services/gateway services/index lab
 CODE := protos packages services lab tests
 
-.PHONY: install help demo up test test-slow check promtool format bench peers quality lock clean
+.PHONY: install help demo up test test-slow test-containers check promtool format bench peers quality lock clean
 .DEFAULT_GOAL := install
 
 install: $(VENV)/.installed ## Make the virtual environment with everything in it
@@ -42,7 +42,7 @@ test-slow: install ## Run the tests that take long
 	@$(BIN)/python -m pytest -m slow
 
 test-containers: install ## Build the images, bring the composition up and test it; needs a container engine
-	@$(BIN)/python -m pytest -m docker
+	@$(BIN)/python -m pytest -m docker tests/system/containers
 
 check: install ## Format, lint, types, import direction, contracts
 	@$(BIN)/ruff format --check $(CODE)

@@ -3,8 +3,8 @@
     python requirements.py ROOT third-party services/gateway   # requirements from the package index, one a line
     python requirements.py ROOT house services/gateway         # names of this repository's own distributions
 
-Both follow this repository's distributions through each other. Images install the first before any code is copied, so
-that a change of code does not install PyTorch again, and the second without looking at an index at all.
+Both follow this repository's distributions through each other, extras included. Images install the first before any
+code is copied, so that a change of code does not install PyTorch again, and the second without looking at an index.
 """
 
 from __future__ import annotations
@@ -20,31 +20,32 @@ def main(root: Path, kind: str, folders: list[str]) -> None:
     manifests = [
         tomllib.loads(path.read_text()) for depth in ("*", "*/*") for path in root.glob(f"{depth}/pyproject.toml")
     ]
-    projects = [manifest["project"] for manifest in manifests if "project" in manifest]
-    ours = {str(project["name"]): project for project in projects}
+    ours = {str(manifest["project"]["name"]): manifest["project"] for manifest in manifests if "project" in manifest}
     waiting = [tomllib.loads((root / folder / "pyproject.toml").read_text())["project"]["name"] for folder in folders]
+    followed: set[str] = set()
     house: set[str] = set()
     third_party: set[str] = set()
-    seen: set[str] = set()
     while waiting:
-        # "name" or "name[extra,extra]"; a distribution may be asked for with other extras each time.
-        asked = waiting.pop()
-        if asked in seen:
+        requirement = waiting.pop()
+        if requirement in followed:
             continue
-        seen.add(asked)
-        name, _, extras = asked.rstrip("]").partition("[")
+        followed.add(requirement)
+        name, extras = _named(requirement)
+        if name not in ours:
+            third_party.add(requirement)
+            continue
         house.add(name)
-        project = ours[name]
-        requirements = [*project.get("dependencies", [])]
-        for extra in filter(None, extras.split(",")):
-            requirements += project["optional-dependencies"][extra.strip()]
-        for requirement in requirements:
-            needed = re.split(r"[^\w.-]", requirement, maxsplit=1)[0]
-            if needed in ours:
-                waiting.append(requirement)
-            else:
-                third_party.add(requirement)
+        waiting += ours[name].get("dependencies", [])
+        for extra in extras:
+            waiting += ours[name]["optional-dependencies"][extra]
     sys.stdout.write("".join(f"{line}\n" for line in sorted(third_party if kind == "third-party" else house)))
+
+
+def _named(requirement: str) -> tuple[str, list[str]]:
+    """The distribution that a requirement names, and the extras of it that are asked for."""
+    found = re.match(r"([\w.-]+)(?:\[([^]]*)\])?", requirement)
+    assert found is not None, requirement
+    return found[1], [extra.strip() for extra in (found[2] or "").split(",") if extra.strip()]
 
 
 if __name__ == "__main__":

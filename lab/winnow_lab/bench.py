@@ -11,6 +11,7 @@ COMMANDS = {
     "index": ("winnow_lab.bench_index:index", "Measure the index alone: ingest, building, recall and latency."),
     "search": ("winnow_lab.bench_search:search", "Measure searches under budgets: time kept and ranking quality."),
     "operating": ("winnow_lab.bench_operating:operating", "Measure what running it observed costs: search and memory."),
+    "containers": ("winnow_lab.bench_containers:containers", "Measure the images: cold start, memory, replicas."),
     "inference": ("winnow_lab.bench_inference.command:inference", "Measure the inference engine beside other engines."),
 }
 """Name → where the command is, and what it does: known without loading it."""

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.system.running import Up
 from winnow_client import AsyncClient, Document, LexicalConfig, RetrievalKind, SearchMode
 from winnow_rpc.faults import FailedPrecondition
 
@@ -21,8 +20,8 @@ DOCUMENTS = [
 
 
 @pytest.fixture
-async def client(up: Up) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient(up.addresses["gateway"]) as made:
+async def client(stack_address: str) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient(stack_address) as made:
         yield made
         for collection in [each.name async for each in made.list_collections()]:
             if collection.startswith("hybrid"):

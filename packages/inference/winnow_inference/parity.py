@@ -39,14 +39,18 @@ class Parity:
 
 
 def compare_vectors(found: Matrix, reference: Matrix) -> Parity:
-    """Compares vectors [texts, dimension] row by row."""
+    """Compares vectors [texts, dimension] row by row. Where one is not of numbers, nothing is close: -1."""
+    if not np.isfinite(found).all():
+        return Parity(measure="cosine", mean=-1.0, least=-1.0, count=len(found))
     lengths = np.linalg.norm(found, axis=1) * np.linalg.norm(reference, axis=1)
     cosines = np.einsum("ij,ij->i", found, reference) / np.maximum(lengths, np.finfo(np.float32).tiny)
     return Parity(measure="cosine", mean=float(cosines.mean()), least=float(cosines.min()), count=len(found))
 
 
 def compare_scores(found: Matrix, reference: Matrix) -> Parity:
-    """Compares the order that scores [pairs, labels] give, label by label."""
+    """Compares the order that scores [pairs, labels] give, label by label. Where one is no number, nothing is close."""
+    if not np.isfinite(found).all():
+        return Parity(measure="spearman", mean=-1.0, least=-1.0, count=len(found))
     correlations = [spearman(found[:, label], reference[:, label]) for label in range(reference.shape[1])]
     return Parity(measure="spearman", mean=float(np.mean(correlations)), least=min(correlations), count=len(found))
 

@@ -37,6 +37,8 @@ class InferenceSettings(BaseModel):
     cache_dir: Path | None = None
     """Where to keep converted models, so that the next start takes seconds. Default: `winnow` in the user's cache
     folder."""
+    prepared_dir: Path | None = None
+    """A folder of converted models that came with an installation: looked into after `cache_dir`, never written to."""
     threads: int = Field(default=0, ge=0, le=1024)
     """Cores to compute with on a CPU; 0: as many as this process may use."""
     max_token_count: int = Field(default=0, ge=0, le=1_000_000)

@@ -11,7 +11,7 @@ from winnow_gateway.embedder_client import GrpcEmbedder
 from winnow_gateway.ingesting import IngestLimits
 from winnow_gateway.metrics import measure
 from winnow_gateway.qdrant_connection import IndexAccess
-from winnow_gateway.qdrant_index import QdrantIndex
+from winnow_gateway.qdrant_index import QdrantIndex, Spread
 from winnow_gateway.reranker_client import GrpcReranker
 from winnow_gateway.searching import Searcher, SearchSettings
 from winnow_gateway.servicer import SearchServicer
@@ -44,6 +44,11 @@ def compose(settings: GatewaySettings) -> Service:
         timeout_seconds=settings.index_timeout_seconds,
         max_message_bytes=settings.max_message_bytes,
         access=index_access(settings),
+        spread=Spread(
+            shards=settings.index_shards,
+            replicas=settings.index_replicas,
+            write_consistency=settings.index_write_consistency,
+        ),
     )
     catalog = Catalog(index=index, embedder=embedder, cache_seconds=settings.model_cache_seconds)
     searcher = Searcher(

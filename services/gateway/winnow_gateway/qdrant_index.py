@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import numpy as np
@@ -49,6 +50,18 @@ _STATES = {
 }
 
 
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """How new collections lie on the nodes of a cluster; 0 leaves it to the index."""
+
+    shards: int = 0
+    """Parts of a collection."""
+    replicas: int = 0
+    """Copies of each part, on as many nodes."""
+    write_consistency: int = 0
+    """Copies that have to hold a write before it is acknowledged."""
+
+
 class QdrantIndex:
     """Implements `ports.Index`."""
 
@@ -60,6 +73,7 @@ class QdrantIndex:
         timeout_seconds: float,
         max_message_bytes: int,
         access: IndexAccess | None = None,
+        spread: Spread | None = None,
     ) -> None:
         self._connection = QdrantConnection(
             host=host,
@@ -74,6 +88,7 @@ class QdrantIndex:
             access=access or IndexAccess(),
         )
         self._timeout = timeout_seconds
+        self._spread = spread or Spread()
         # What each collection was made from, as last read. The catalog reads it anew every few seconds, so a collection
         # that another gateway made anew is mistaken for its former self no longer here than there.
         self._specs: dict[str, CollectionSpec] = {}
@@ -91,6 +106,9 @@ class QdrantIndex:
                 sparse_vectors_config=sparse_params(spec),
                 hnsw_config=models.HnswConfigDiff(m=spec.hnsw.m, ef_construct=spec.hnsw.ef_construct),
                 metadata=write_spec(spec, created=datetime.now(UTC)),
+                shard_number=self._spread.shards or None,
+                replication_factor=self._spread.replicas or None,
+                write_consistency_factor=self._spread.write_consistency or None,
             )
         try:
             for field in spec.metadata_fields:

@@ -51,6 +51,13 @@ class GatewaySettings(ServingSettings):
     """File that holds the API key of the Qdrant server and nothing else. Read anew when it changes."""
     index_timeout_seconds: float = Field(default=30.0, gt=0, le=600)
     """Longest wait for one call of the index; a search's own deadline may be shorter."""
+    index_shards: int = Field(default=0, ge=0, le=1000)
+    """Parts that a new collection is cut into, spread over the nodes of a Qdrant cluster; 0: as Qdrant does, one a
+    node."""
+    index_replicas: int = Field(default=0, ge=0, le=100)
+    """Copies of each part, on nodes of their own: with 2, a lost node loses nothing. 0: as Qdrant does, 1."""
+    index_write_consistency: int = Field(default=0, ge=0, le=100)
+    """Copies that have to hold a document before it is acknowledged; 0: as Qdrant does, 1."""
     model_cache_seconds: float = Field(default=5.0, ge=0, le=600)
     """How long to remember which models the embedder and the reranker serve, and what a collection is made from."""
     ingest_group_size: int = Field(default=64, ge=1, le=1000)

@@ -12,6 +12,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[3]
 EMBEDDED = ("docker-compose.yml", "deploy/compose.embedded.yml")
+SERVICES = ("gateway", "index", "reranker", "embedder")
 
 
 @cache
@@ -27,11 +28,40 @@ def why_no_compose() -> str:
 @cache
 def why_no_engine() -> str:
     """Why no container can be started here; empty if one can."""
-    if reason := why_no_compose():
-        return reason
+    if shutil.which("docker") is None:
+        return "there is no docker command"
     if subprocess.run(["docker", "info"], capture_output=True, timeout=30, check=False).returncode:
         return "no container engine answers"
     return ""
+
+
+def docker(*arguments: str, timeout: float = 120, check: bool = True, stdin: str = "") -> str:
+    """What a docker command prints, both ways; fails the test, with all of it, if it ends badly and `check` is set."""
+    ended = subprocess.run(
+        ["docker", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "DOCKER_BUILDKIT": "1"},
+        input=stdin,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    assert not check or ended.returncode == 0, (
+        f"docker {' '.join(arguments)} ended with {ended.returncode}:\n{ended.stdout}"
+    )
+    return ended.stdout.strip()
+
+
+def inspected(container: str) -> dict[str, Any]:
+    """What the engine knows of a container."""
+    return dict(json.loads(docker("inspect", container))[0])
+
+
+def health(container: str) -> str:
+    """What the health check of a container's image found: "starting", "healthy", "unhealthy"."""
+    return str(inspected(container)["State"]["Health"]["Status"])
 
 
 def merged(*files: str, **settings: str) -> dict[str, Any]:
@@ -73,13 +103,14 @@ class Project:
         )
         return ended.stdout
 
+    def ids(self, *services: str) -> list[str]:
+        """Ids of the containers of these services, of all without any, running or not."""
+        return self.run("ps", "--all", "--quiet", *services).split()
+
     def containers(self) -> dict[str, dict[str, Any]]:
-        """What the engine knows of each container, running or not, by service."""
-        ids = self.run("ps", "--all", "--quiet").split()
-        inspected = subprocess.run(
-            ["docker", "inspect", *ids], capture_output=True, text=True, timeout=60, check=True
-        ).stdout
-        return {one["Config"]["Labels"]["com.docker.compose.service"]: one for one in json.loads(inspected)}
+        """What the engine knows of each container, running or not, by service; of one of them where there are more."""
+        found = [inspected(id_) for id_ in self.ids()]
+        return {one["Config"]["Labels"]["com.docker.compose.service"]: one for one in found}
 
 
 def _file_flags(files: tuple[str, ...]) -> list[str]:
@@ -88,6 +119,6 @@ def _file_flags(files: tuple[str, ...]) -> list[str]:
 
 def _environment(settings: dict[str, str]) -> dict[str, str]:
     # What a developer has set for their own stack must not reach this one, except for how images are built.
-    building = ("WINNOW_BASE_IMAGE", "WINNOW_PIP_ARGS")
+    building = ("WINNOW_BASE_IMAGE", "WINNOW_TORCH_INDEX", "WINNOW_PIP_ARGS")
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WINNOW_") or name in building}
     return {**kept, **settings}

@@ -1,29 +1,34 @@
-"""The images and docker-compose.yml with the embedded overlay, brought up on a real engine.
-
-Building takes minutes on an engine that has nothing cached, and seconds on one that has.
-"""
+"""docker-compose.yml with the embedded overlay, brought up on a real engine with three rerankers."""
 
 from __future__ import annotations
 
-import signal
-import subprocess
-import time
+import json
+import threading
 import uuid
 from collections.abc import Iterator
 
 import pytest
 
-from tests.system.containers.engine import EMBEDDED, Project, why_no_engine
+from tests.system.containers.engine import (
+    EMBEDDED,
+    Project,
+    docker,
+    health,
+    inspected,
+    why_no_compose,
+    why_no_engine,
+)
+from tests.system.running import wait_until
 from winnow_client import Client, ClientConfig, Document, IngestOutcome, SearchMode, SearchResult
+from winnow_rpc.faults import Fault
 
-SERVICES = ("embedder", "gateway", "index", "reranker")
-BUILD_SECONDS = 1500
 UP_SECONDS = 300
+RERANKERS = 3
 
 pytestmark = [
     pytest.mark.docker,
+    pytest.mark.skipif(why_no_compose() != "", reason=why_no_compose()),
     pytest.mark.skipif(why_no_engine() != "", reason=why_no_engine()),
-    pytest.mark.timeout(BUILD_SECONDS + UP_SECONDS + 300),
 ]
 
 SUBJECTS = {
@@ -36,25 +41,27 @@ QUERY = "How does bread rise without bought yeast?"
 
 
 @pytest.fixture(scope="module")
-def project() -> Iterator[Project]:
-    """Images built one after another, and at the end nothing of it left: containers, volumes, network, images."""
-    tag = f"test-{uuid.uuid4().hex[:8]}"
-    # Port 0: the engine takes a free one.
-    project = Project(*EMBEDDED, name=f"winnow-{tag}", WINNOW_TAG=tag, WINNOW_PORT="0")
+def project(tag: str) -> Iterator[Project]:
+    """A project of its own, and at the end nothing of it left: containers, volumes, network."""
+    # Port 0: the engine takes a free one. At `debug` every call is logged, so that they can be counted.
+    project = Project(*EMBEDDED, name=f"winnow-{tag}", WINNOW_TAG=tag, WINNOW_PORT="0", WINNOW_LOG_LEVEL="debug")
     try:
-        for service in SERVICES:
-            project.run("build", service, timeout=BUILD_SECONDS)
+        # By now the engine has all layers: this shows that Compose asks for the same images.
+        project.run("build", timeout=UP_SECONDS)
         yield project
     finally:
         project.run("down", "--volumes", "--timeout", "30", timeout=180)
-        images = [f"winnow-{service}:{tag}" for service in SERVICES]
-        subprocess.run(["docker", "image", "rm", *images], capture_output=True, timeout=120, check=False)
 
 
 @pytest.fixture
 def up(project: Project) -> Project:
     """The project with every container healthy."""
-    project.run("up", "--detach", "--wait", "--wait-timeout", str(UP_SECONDS), "--no-build", timeout=UP_SECONDS + 60)
+    # fmt: off
+    project.run(
+        "up", "--detach", "--wait", "--wait-timeout", str(UP_SECONDS), "--no-build", "--scale", f"reranker={RERANKERS}",
+        timeout=UP_SECONDS + 60,
+    )
+    # fmt: on
     return project
 
 
@@ -100,21 +107,45 @@ def test_what_was_acknowledged_outlives_the_index_container(up: Project, client:
     assert [hit.score for hit in after.hits] == pytest.approx([hit.score for hit in before.hits], rel=1e-5)
 
 
-def test_no_container_runs_as_root_or_can_write_to_its_own_files(up: Project) -> None:
-    write = "import os; print(os.getuid()); open('/opt/winnow/app/written', 'w')"
-    for service, container in up.containers().items():
-        assert container["Config"]["User"] == "winnow", service
-        assert container["HostConfig"]["ReadonlyRootfs"], service
-        assert container["HostConfig"]["CapDrop"] == ["ALL"], service
-        tried = subprocess.run(
-            ["docker", "exec", container["Id"], "python", "-c", write],
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert tried.stdout.strip() == "10001", service
-        assert "Read-only file system" in tried.stderr, service
+def test_three_rerankers_share_the_searches_with_no_other_change(up: Project, client: Client, collection: str) -> None:
+    rerankers = up.ids("reranker")
+    assert len(rerankers) == RERANKERS
+    before = [_calls(container) for container in rerankers]
+    for _ in range(4 * RERANKERS):
+        assert _search(client, collection).reranked_count == 20
+    served = [_calls(container) - was for container, was in zip(rerankers, before, strict=True)]
+    assert sum(served) == 4 * RERANKERS
+    assert min(served) >= 2, served
+
+
+def test_no_search_fails_while_rerankers_are_killed_and_replaced_one_by_one(
+    up: Project, client: Client, collection: str
+) -> None:
+    over, found, failed = threading.Event(), list[SearchResult](), list[Fault]()
+
+    def search() -> None:
+        while not over.is_set():
+            try:
+                found.append(_search(client, collection))
+            except Fault as fault:
+                failed.append(fault)
+
+    thread = threading.Thread(target=search)
+    thread.start()
+    try:
+        for at, container in enumerate(up.ids("reranker")):
+            docker(*(("kill", "--signal", "KILL") if at == 0 else ("stop", "--time", "25")), container)
+            docker("rm", "--volumes", container)
+            up.run(
+                "up", "--detach", "--wait", "--no-build", "--no-deps", "--scale", f"reranker={RERANKERS}", "reranker"
+            )
+            wait_until(lambda: all(health(id_) == "healthy" for id_ in up.ids("reranker")), seconds=UP_SECONDS)
+    finally:
+        over.set()
+        thread.join()
+    assert failed == []
+    assert len(found) > RERANKERS
+    assert all(result.hits[0].document.id == "sourdough" for result in found)
 
 
 def test_only_the_gateway_is_published(up: Project) -> None:
@@ -128,38 +159,16 @@ def test_only_the_gateway_is_published(up: Project) -> None:
 
 def test_every_container_ends_cleanly_when_it_is_told_to_stop(up: Project) -> None:
     up.run("stop", timeout=180)
-    states = {service: one["State"] for service, one in up.containers().items()}
-    assert {service: state["ExitCode"] for service, state in states.items()} == dict.fromkeys(SERVICES, 0)
-    assert not any(state["OOMKilled"] for state in states.values())
+    for container in up.ids():
+        state, labels = inspected(container)["State"], inspected(container)["Config"]["Labels"]
+        assert (state["ExitCode"], state["OOMKilled"]) == (0, False), labels["com.docker.compose.service"]
 
 
-def test_a_container_that_is_told_to_stop_while_it_loads_its_model_ends_at_once(up: Project) -> None:
-    image = up.containers()["embedder"]["Config"]["Image"]
-    container = _docker("run", "--detach", "--read-only", "--tmpfs", "/tmp", image)
-    try:
-        deadline = time.monotonic() + 60
-        while not _catches_sigterm(container):
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
-        began = time.monotonic()
-        _docker("stop", "--time", "60", container)
-        assert time.monotonic() - began < 30
-        assert _docker("inspect", "--format", "{{.State.ExitCode}}", container) == str(128 + signal.SIGTERM)
-        assert "listening" not in _docker("logs", container)
-    finally:
-        _docker("rm", "--force", container)
-
-
-def _catches_sigterm(container: str) -> bool:
-    status = _docker("exec", container, "cat", "/proc/1/status")
-    caught = next(line.split()[1] for line in status.splitlines() if line.startswith("SigCgt"))
-    return bool(int(caught, 16) & 1 << (signal.SIGTERM - 1))
-
-
-def _docker(*arguments: str) -> str:
-    return subprocess.run(
-        ["docker", *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=120, check=True
-    ).stdout.strip()
+def _calls(container: str) -> int:
+    """Calls that a reranker has answered for a gateway, by its own log."""
+    lines = [line for line in docker("logs", container).splitlines() if line.startswith("{")]
+    events = [json.loads(line) for line in lines]
+    return sum(event["event"] == "call" and "RerankDocuments" in event["method"] for event in events)
 
 
 def _search(client: Client, collection: str) -> SearchResult:

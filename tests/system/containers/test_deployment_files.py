@@ -41,6 +41,12 @@ def _plain(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
     return None
 
 
+FILES = ("docker-compose.yml", *(f"deploy/compose.{name}.yml" for name in ("embedded", "gpu", "cluster")))
+GPU = ("docker-compose.yml", "deploy/compose.gpu.yml")
+CLUSTER = ("docker-compose.yml", "deploy/compose.cluster.yml")
+NODES = ("qdrant", "qdrant-2", "qdrant-3")
+
+
 @pytest.mark.parametrize("file", EMBEDDED)
 def test_every_target_that_compose_builds_is_in_the_dockerfile(file: str) -> None:
     services = yaml.load((ROOT / file).read_text(), Loader=_ComposeLoader)["services"]
@@ -73,7 +79,11 @@ def test_the_embedded_overlay_puts_the_index_in_the_place_of_qdrant() -> None:
 
 
 @needs_compose
-@pytest.mark.parametrize("files", [EMBEDDED[:1], EMBEDDED], ids=["alone", "embedded"])
+@pytest.mark.parametrize(
+    "files",
+    [EMBEDDED[:1], EMBEDDED, GPU, (*EMBEDDED, GPU[1]), CLUSTER],
+    ids=["alone", "embedded", "gpu", "embedded and gpu", "cluster"],
+)
 def test_every_service_is_confined_and_the_model_services_can_be_scaled(files: tuple[str, ...]) -> None:
     services = merged(*files)["services"]
     for name, service in services.items():
@@ -91,15 +101,53 @@ def test_every_service_is_confined_and_the_model_services_can_be_scaled(files: t
 def test_the_example_of_settings_holds_the_defaults_and_all_of_them() -> None:
     lines = [line for line in (ROOT / ".env.example").read_text().splitlines() if line and not line.startswith("#")]
     example = dict(line.split("=", 1) for line in lines)
-    assert merged(*EMBEDDED, **example) == merged(*EMBEDDED)
-    read = {name for file in EMBEDDED for name in re.findall(r"\$\{(\w+)", (ROOT / file).read_text())}
+    for files in (EMBEDDED, GPU, CLUSTER):
+        assert merged(*files, **example) == merged(*files)
+    read = {name for file in FILES for name in re.findall(r"\$\{(\w+)", (ROOT / file).read_text())}
     assert read == set(example)
+
+
+@needs_compose
+def test_the_gpu_overlay_gives_each_model_service_a_gpu_and_an_image_of_its_own() -> None:
+    services = merged(*GPU, WINNOW_RERANKER_GPU="1", WINNOW_GPU_TORCH_INDEX="https://example.org/cuda")["services"]
+    for name, gpu in (("embedder", "0"), ("reranker", "1")):
+        devices = services[name]["deploy"]["resources"]["reservations"]["devices"]
+        assert devices == [{"driver": "nvidia", "device_ids": [gpu], "capabilities": ["gpu"]}]
+        assert services[name]["image"].endswith("-gpu")
+        assert services[name]["build"]["target"] == name
+        assert services[name]["build"]["args"]["TORCH_INDEX"] == "https://example.org/cuda"
+    assert not services["gateway"]["image"].endswith("-gpu")
+
+
+@needs_compose
+def test_the_cluster_overlay_has_three_nodes_that_find_each_other_and_two_of_each_model_service() -> None:
+    stack = merged(*CLUSTER)
+    services = stack["services"]
+    assert set(services) == {"embedder", "reranker", "gateway", *NODES}
+    for node in NODES:
+        command = services[node]["command"]
+        assert command[command.index("--uri") + 1] == f"http://{node}:6335"
+        assert ("--bootstrap" in command) == (node != "qdrant")
+        assert services[node]["environment"]["QDRANT__CLUSTER__ENABLED"] == "true"
+        assert services[node]["networks"]["default"]["aliases"] == ["qdrant-nodes"]
+        assert [volume["source"] for volume in services[node]["volumes"]] == [node]
+        assert services[node]["image"] == services["qdrant"]["image"]
+    assert _needed_healthy(stack) == {"embedder", "reranker", *NODES}
+    assert [services[name]["deploy"]["replicas"] for name in ("embedder", "reranker")] == [2, 2]
+    told = services["gateway"]["environment"]
+    assert told["WINNOW_GATEWAY_INDEX"] == "qdrant-nodes:6334"
+    spread = {name: told[f"WINNOW_GATEWAY_INDEX_{name}"] for name in ("SHARDS", "REPLICAS", "WRITE_CONSISTENCY")}
+    assert spread == {"SHARDS": "3", "REPLICAS": "2", "WRITE_CONSISTENCY": "1"}
 
 
 @pytest.mark.parametrize(
     ("service", "holds", "lacks"),
     [
-        ("gateway", {"qdrant-client", "grpcio"}, {"torch", "transformers", "sentence-transformers", "qdrant-edge-py"}),
+        (
+            "gateway",
+            {"qdrant-client", "grpcio", "prometheus-client", "opentelemetry-sdk"},
+            {"torch", "transformers", "sentence-transformers", "qdrant-edge-py"},
+        ),
         ("index", {"qdrant-edge-py", "grpcio"}, {"torch", "transformers", "sentence-transformers"}),
         ("embedder", {"torch", "grpcio"}, {"qdrant-client", "qdrant-edge-py"}),
         ("reranker", {"torch", "grpcio"}, {"qdrant-client", "qdrant-edge-py"}),

@@ -241,3 +241,21 @@ def test_a_readme_and_how_to_mix_ranks_change_nothing(model: Path, copy_of: Call
     (other / "winnow.json").write_text('{"mixing": {}}')
     (other / "training.log").write_text("loss")
     assert content_key(other, MADE_BY) == content_key(model, MADE_BY)
+
+
+def test_what_came_prepared_is_found_but_neither_written_nor_removed(tmp_path: Path) -> None:
+    came = tmp_path / "prepared"
+    ModelCache(came).make(KEY, writes)
+    cache = ModelCache(tmp_path / "own", prepared=came)
+    found = cache.find(KEY)
+    assert is_whole(found)
+    assert found is not None
+    assert found.folder.is_relative_to(came)
+    assert cache.find("j" * 64) is None
+    cache.make("j" * 64, writes)
+    assert [path.name for path in (came / "models").iterdir()] == [KEY]
+    (found.folder / "model.bin").write_bytes(b"other")
+    assert cache.find(KEY) is None
+    assert (came / "models" / KEY).is_dir(), "it is not ours to remove"
+    assert is_whole(cache.make(KEY, writes))
+    assert is_whole(cache.find(KEY))

@@ -27,6 +27,12 @@ def test_a_vector_of_noughts_is_close_to_nothing() -> None:
     assert compare_vectors(matrix([0, 0]), matrix([0, 0])).least == 0
 
 
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_what_is_not_a_number_is_close_to_nothing(broken: float) -> None:
+    assert compare_vectors(matrix([1, 0], [broken, 1]), matrix([1, 0], [1, 1])).least == -1
+    assert compare_scores(matrix([1], [broken]), matrix([1], [2])).least == -1
+
+
 @given(SCORES)
 def test_spearman_is_scipys_also_where_values_are_equal(pairs: list[tuple[int, int]]) -> None:
     left, right = np.array(pairs, dtype=np.float32).T

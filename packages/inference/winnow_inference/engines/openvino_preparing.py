@@ -71,7 +71,7 @@ class OpenVinoPreparation(Generic[FactsT]):
         self._facts_type = TypeAdapter(facts_type)
         self._kind = facts_type.__name__
         self._why = why
-        self._cache = ModelCache(settings.cache_dir)
+        self._cache = ModelCache(settings.cache_dir, prepared=settings.prepared_dir)
         self._may_build = True
 
     @property

@@ -46,14 +46,21 @@ class CacheEntry:
 class ModelCache:
     """A folder of entries. Where it cannot be written, nothing is kept, and that is said once."""
 
-    def __init__(self, folder: Path | None) -> None:
-        """`folder`: None takes the user's cache folder."""
+    def __init__(self, folder: Path | None, *, prepared: Path | None = None) -> None:
+        """`folder`: None takes the user's cache folder. `prepared`: another one, which is only read."""
         self._folder = (folder or user_cache_path("winnow")) / "models"
+        self._prepared = prepared / "models" if prepared else None
         self._said = False
 
     def find(self, key: str) -> CacheEntry | None:
         """The entry of that key; None if there is none, or none that can be trusted."""
-        folder = self._folder / key
+        found = self._sound(self._folder / key, ours=True)
+        if found is None and self._prepared:
+            found = self._sound(self._prepared / key, ours=False)
+        return found
+
+    def _sound(self, folder: Path, *, ours: bool) -> CacheEntry | None:
+        """The entry in that folder, if it is whole; else it is removed if it is `ours`, and that is said."""
         try:
             manifest = json.loads((folder / _MANIFEST).read_text(encoding="utf-8"))
             sound = all(sha256_of(folder / name) == digest for name, digest in manifest["files"].items())
@@ -66,7 +73,8 @@ class ModelCache:
             sound = False
         if not sound or not isinstance(facts, dict):
             log.warning("cache entry is damaged and is made anew", folder=str(folder))
-            shutil.rmtree(folder, ignore_errors=True)
+            if ours:
+                shutil.rmtree(folder, ignore_errors=True)
             return None
         return CacheEntry(folder, facts)
 

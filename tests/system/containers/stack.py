@@ -1,0 +1,104 @@
+"""The four services in containers on a network of their own, started without Compose, as confined as it does."""
+
+from __future__ import annotations
+
+import contextlib
+from types import TracebackType
+from typing import Any, Self
+
+from testcontainers.core.config import testcontainers_config
+from testcontainers.core.container import DockerContainer
+from testcontainers.core.network import Network
+
+from tests.system.containers.engine import docker, health, inspected
+from tests.system.running import wait_until
+
+# It would be fetched from a registry to clean up after this process; what is started here is removed here.
+testcontainers_config.ryuk_disabled = True
+
+CONFINED: dict[str, Any] = {
+    "read_only": True,
+    "cap_drop": ["ALL"],
+    "security_opt": ["no-new-privileges:true"],
+    "mem_limit": "3g",
+    "pids_limit": 512,
+}
+PORTS = {"embedder": 50051, "reranker": 50052, "index": 6334, "gateway": 50050}
+HEALTHY_SECONDS = 240.0
+"""Bound of a start; the embedder converts its model at the first one."""
+
+
+class Stack:
+    """Containers by service. Enter it to start them; nothing of it is left at the end, volumes included."""
+
+    def __init__(self, tag: str, *, index: DockerContainer | None = None) -> None:
+        """`index`: a container in the place of ours, which answers at port 6334."""
+        self._tag = tag
+        self._index = index
+        self._network = Network()
+        self._volumes: list[str] = []
+        self._over = contextlib.ExitStack()
+        self._containers: dict[str, DockerContainer] = {}
+
+    def __enter__(self) -> Self:
+        with contextlib.ExitStack() as starting:
+            starting.enter_context(self._network)
+            starting.callback(self._remove_volumes)
+            for service in PORTS:
+                container = self._index if service == "index" and self._index else self.container(service)
+                container.with_network(self._network).with_network_aliases(service)
+                container.start()
+                starting.callback(container.stop, force=True, delete_volume=True)
+                self._containers[service] = container
+            for service in PORTS:
+                if service != "index" or self._index is None:
+                    self.wait(service)
+            self._over = starting.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over.close()
+
+    @property
+    def address(self) -> str:
+        """host:port of the gateway, on loopback."""
+        binding = inspected(self.id("gateway"))["NetworkSettings"]["Ports"]["50050/tcp"][0]
+        assert binding["HostIp"] == "127.0.0.1"
+        return f"127.0.0.1:{binding['HostPort']}"
+
+    def container(self, service: str) -> DockerContainer:
+        """One that is not started."""
+        made = DockerContainer(f"winnow-{service}:{self._tag}", **CONFINED).with_tmpfs_mount("/tmp")
+        if service == "gateway":
+            made.with_envs(
+                WINNOW_GATEWAY_EMBEDDER="dns:///embedder:50051",
+                WINNOW_GATEWAY_RERANKER="dns:///reranker:50052",
+                WINNOW_GATEWAY_INDEX="index:6334",
+            )
+            # A port that the engine chooses, on loopback.
+            made.ports["50050/tcp"] = ("127.0.0.1", None)
+        if service == "index":
+            volume = docker("volume", "create")
+            self._volumes.append(volume)
+            made.with_volume_mapping(volume, "/var/lib/winnow", "rw")
+        return made
+
+    def id(self, service: str) -> str:
+        """The container's id."""
+        found: str = self._containers[service].get_wrapped_container().id
+        return found
+
+    def wait(self, service: str) -> None:
+        """Waits until the image's own health check passes."""
+        wait_until(lambda: health(self.id(service)) == "healthy", seconds=HEALTHY_SECONDS)
+
+    def start_again(self, service: str) -> None:
+        """Starts a container that has ended, and waits until it is healthy."""
+        docker("start", self.id(service))
+        self.wait(service)
+
+    def _remove_volumes(self) -> None:
+        for volume in self._volumes:
+            docker("volume", "rm", "--force", volume, check=False)
