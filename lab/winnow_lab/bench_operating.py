@@ -200,8 +200,15 @@ async def _start(exits: AsyncExitStack, name: str, sink: OtlpSink, folder: Path,
             metrics[entry.service] = str(entry.facts["address"])
 
     reached = VARIANTS[name].config(surroundings)
-    ports = {"gateway_port": 0, "index_port": 0, "embedder_port": 0, "reranker_port": 0}
-    config = StackConfig(data=folder / "data", environment=environment, tls=reached.tls, **ports)
+    config = StackConfig(
+        data=folder / "data",
+        environment=environment,
+        tls=reached.tls,
+        gateway_port=0,
+        index_port=0,
+        embedder_port=0,
+        reranker_port=0,
+    )
     stack = await exits.enter_async_context(Stack(config, listener=listen))
     client = AsyncClient(stack.gateway_address, config=reached)
     runner = Runner(stack, await exits.enter_async_context(client), starts, metrics)
