@@ -119,9 +119,11 @@ class SearchRun:
                     yield self._outcome(self._place(), final=False)
                 with tracing.span("rerank", "client") as span:
                     async with aclosing(self._rerank(asking)) as batches:
-                        async for placed in batches:
+                        async for _ in batches:
+                            # Where nobody looks on, the order is not made: after each batch it took as much time as the
+                            # rest of the gateway's part of a search together.
                             if progressive:
-                                yield self._outcome(placed, final=False)
+                                yield self._outcome(self._place(), final=False)
                     span.set(depth=self._plan.depth, reranked=len(self._reranking.scores))
             with tracing.span("order"):
                 answer = await self._answer()
@@ -264,8 +266,8 @@ class SearchRun:
             )
         return model.mixing
 
-    async def _rerank(self, asking: asyncio.Future[Mixing | Fault | None]) -> AsyncGenerator[Sequence[Placed], None]:
-        """The order after every batch, until it is done, its time is up, or it has settled."""
+    async def _rerank(self, asking: asyncio.Future[Mixing | Fault | None]) -> AsyncGenerator[None, None]:
+        """Stops after every batch, until it is done, its time is up, or the order has settled."""
         entered = self._clock()
         query, state = self._query, self._reranking
         try:
@@ -285,11 +287,10 @@ class SearchRun:
             while len(state.scores) < self._plan.depth:
                 async with aclosing(self._call(len(state.scores))) as batches:
                     async for _ in batches:
-                        placed = self._place()
-                        if query.effort is Effort.ECONOMY and settling.settled(placed):
+                        if query.effort is Effort.ECONOMY and settling.settled(self._place()):
                             self._settled = True
                             return
-                        yield placed
+                        yield
                 if state.cause or len(state.scores) < self._plan.depth:
                     return
                 left = self._stop_at() - self._clock()
