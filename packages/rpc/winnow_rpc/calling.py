@@ -50,6 +50,9 @@ class ChannelSettings:
     """How to retry them."""
     max_message_bytes: int = 32 * 1024 * 1024
     """Largest message taken or sent, in bytes."""
+    silence_seconds: float | None = None
+    """A replica that answers no ping for so long, 1 at least, is left out until it does; else a frozen one would keep
+    its share of the calls for ever. None: only a closed connection tells."""
     tls: ClientTls | None = None
     """What to trust and show; None: plain text."""
     api_key: str | None = field(default=None, repr=False)
@@ -122,12 +125,28 @@ def _open(settings: ChannelSettings, files: ClientFiles | None) -> grpc.aio.Chan
         ("grpc.max_reconnect_backoff_ms", 1000),
         ("grpc.dns_min_time_between_resolutions_ms", 1000),
     ]
+    if settings.silence_seconds:
+        options += _pings(settings.silence_seconds)
     target, interceptors = grpc_target(settings.target), request_id_interceptors()
     if files is None:
         return grpc.aio.insecure_channel(target, options=options, interceptors=interceptors)
     if settings.tls and settings.tls.server_name:
         options.append(("grpc.ssl_target_name_override", settings.tls.server_name))
     return grpc.aio.secure_channel(target, files.credentials, options=options, interceptors=interceptors)
+
+
+def _pings(silence_seconds: float) -> list[tuple[str, int | str]]:
+    """One half of the time for a ping to be due, the other for its answer."""
+    half = round(1000 * silence_seconds / 2)
+    return [
+        ("grpc.keepalive_time_ms", half),
+        ("grpc.keepalive_timeout_ms", half),
+        # Of the two it is this one that ends a silent connection (grpcio 1.85).
+        ("grpc.http2.ping_timeout_ms", half),
+        # Also while no call is open: the next search should not be the one that finds out.
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+    ]
 
 
 def _authorization(api_key: str | None) -> list[tuple[str, str]]:

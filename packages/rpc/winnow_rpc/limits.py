@@ -9,6 +9,7 @@ from winnow_rpc.settings import ServingSettings
 
 _UNLIMITED = 2**31 - 1
 _KEEPALIVE_TIMEOUT_MS = 20_000
+_SHORTEST_PING_INTERVAL_MS = 400
 
 
 def server_options(settings: ServingSettings) -> list[tuple[str, int]]:
@@ -27,9 +28,10 @@ def server_options(settings: ServingSettings) -> list[tuple[str, int]]:
         ("grpc.keepalive_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
         # Of the two it is this one that ends a silent connection (grpcio 1.85), after a minute unless it is set.
         ("grpc.http2.ping_timeout_ms", _KEEPALIVE_TIMEOUT_MS),
-        # Clients keep idle connections alive through proxies; without this the server would hang up on them.
+        # Clients keep idle connections alive through proxies, and the gateway wants to know soon when a replica is
+        # frozen; without this the server would hang up on them.
         ("grpc.keepalive_permit_without_calls", 1),
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.http2.min_ping_interval_without_data_ms", _SHORTEST_PING_INTERVAL_MS),
     ]
     if settings.max_connections:
         options.append(("grpc.max_allowed_incoming_connections", settings.max_connections))

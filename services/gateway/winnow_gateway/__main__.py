@@ -30,12 +30,14 @@ def compose(settings: GatewaySettings) -> Service:
         max_message_bytes=settings.max_message_bytes,
         model_cache_seconds=settings.model_cache_seconds,
         tls=settings.backend_client_tls,
+        silence_seconds=settings.backend_silence_seconds,
     )
     reranker = GrpcReranker(
         target=settings.reranker,
         max_message_bytes=settings.max_message_bytes,
         model_cache_seconds=settings.model_cache_seconds,
         tls=settings.backend_client_tls,
+        silence_seconds=settings.backend_silence_seconds,
     )
     host, _, port = settings.index.rpartition(":")
     index = QdrantIndex(

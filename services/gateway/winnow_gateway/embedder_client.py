@@ -34,6 +34,7 @@ class GrpcEmbedder:
         max_message_bytes: int,
         model_cache_seconds: float,
         tls: ClientTls | None = None,
+        silence_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._channel = open_channel(
@@ -43,6 +44,7 @@ class GrpcEmbedder:
                 idempotent={"winnow.embedder.v1.EmbedderService": ["EmbedTexts", "GetModel"]},
                 max_message_bytes=max_message_bytes,
                 tls=tls,
+                silence_seconds=silence_seconds,
             )
         )
         self._stub = embedder_pb2_grpc.EmbedderServiceStub(self._channel)

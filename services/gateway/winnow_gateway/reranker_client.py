@@ -36,6 +36,7 @@ class GrpcReranker:
         max_message_bytes: int,
         model_cache_seconds: float,
         tls: ClientTls | None = None,
+        silence_seconds: float | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._channel = open_channel(
@@ -44,6 +45,7 @@ class GrpcReranker:
                 idempotent={"winnow.reranker.v1.RerankerService": ["StreamRerankDocuments", "GetModel"]},
                 max_message_bytes=max_message_bytes,
                 tls=tls,
+                silence_seconds=silence_seconds,
             )
         )
         self._stub = reranker_pb2_grpc.RerankerServiceStub(self._channel)

@@ -25,6 +25,8 @@ class GatewaySettings(ServingSettings):
     api_keys_file: OptionalPath = None
     """File of API keys, as `winnow keys` makes it: callers must show one. Read anew when it changes. Unless given,
     anyone who can connect may call."""
+    backend_silence_seconds: float = Field(default=5.0, ge=1, le=600)
+    """A replica of the embedder or the reranker that answers no ping for this long gets no calls until it does."""
     backend_tls: bool = False
     """Call the embedder and the reranker over TLS; so it is too where one of the next four is given."""
     backend_tls_ca: OptionalPath = None
