@@ -214,6 +214,8 @@ def _openings(settings: ServingSettings, *, authorized: bool) -> list[str]:
         found.append("traffic can be read on the way: no tls_certificate")
     if not authorized and not settings.tls_client_ca:
         found.append("anyone may call: neither API keys nor tls_client_ca")
+    if settings.metrics_port is not None:
+        found.append("anyone may read the metrics: metrics_port is plain HTTP")
     return found
 
 

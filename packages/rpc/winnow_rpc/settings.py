@@ -132,7 +132,9 @@ def read_settings(kind: type[SettingsT], *, prefix: str, program: str, argv: Seq
             reason="BAD_SETTING",
         ) from error
     except SettingsError as error:
-        raise InvalidArgument(f"settings cannot be read: {error}", reason="BAD_SETTING") from error
+        raise InvalidArgument(
+            f"settings cannot be read: {_without_values(str(error))}", reason="BAD_SETTING"
+        ) from None  # the original would show the values
     # The plain class, so that nothing below depends on where settings come from; it knows what was given and what not.
     return kind.model_validate(read.model_dump(exclude_unset=True))
 
@@ -141,6 +143,13 @@ def _given(kind: type[BaseModel], name: str, value: Any) -> str:
     """What was given, unless that is a secret."""
     field = kind.model_fields.get(name)
     return "" if field is None or SecretStr.__name__ in str(field.annotation) else f", got {value!r}"
+
+
+def _without_values(said: str) -> str:
+    """A complaint of the command line's parser with the names of the flags that it does not know, and not what they
+    were given: a secret may stand behind a flag that is misspelt."""
+    before, mark, flags = said.partition("unrecognized arguments: ")
+    return before + mark + " ".join(word.partition("=")[0] for word in flags.split() if word.startswith("-"))
 
 
 def command_line() -> list[str]:

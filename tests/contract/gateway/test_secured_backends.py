@@ -169,6 +169,14 @@ def test_a_refusal_of_settings_is_one_sentence_without_a_secret(monkeypatch: pyt
     assert "\n" not in caught.value.message
 
 
+@pytest.mark.parametrize("argv", [["--index-api-kye", "hush"], ["--index-api-kye=hush"], ["--index-api-key"], ["hush"]])
+def test_what_stands_behind_an_unknown_flag_is_not_repeated(argv: list[str]) -> None:
+    with pytest.raises(InvalidArgument, match="settings cannot be read") as caught:
+        read_settings(GatewaySettings, prefix="X_", program="x", argv=argv)
+    assert "hush" not in caught.value.message
+    assert caught.value.__cause__ is None
+
+
 def test_what_is_set_to_nothing_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """As an unset variable of a composition arrives."""
     for name in ("TLS_CERTIFICATE", "TLS_KEY", "TLS_CLIENT_CA", "API_KEYS_FILE", "BACKEND_TLS_CA", "INDEX_API_KEY"):
