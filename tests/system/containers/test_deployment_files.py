@@ -41,9 +41,11 @@ def _plain(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
     return None
 
 
-FILES = ("docker-compose.yml", *(f"deploy/compose.{name}.yml" for name in ("embedded", "gpu", "cluster")))
+OVERLAYS = ("embedded", "gpu", "cluster", "observability", "observability.embedded")
+FILES = ("docker-compose.yml", *(f"deploy/compose.{name}.yml" for name in OVERLAYS))
 GPU = ("docker-compose.yml", "deploy/compose.gpu.yml")
 CLUSTER = ("docker-compose.yml", "deploy/compose.cluster.yml")
+OBSERVABILITY = ("docker-compose.yml", "deploy/compose.observability.yml")
 NODES = ("qdrant", "qdrant-2", "qdrant-3")
 
 
@@ -101,7 +103,7 @@ def test_every_service_is_confined_and_the_model_services_can_be_scaled(files: t
 def test_the_example_of_settings_holds_the_defaults_and_all_of_them() -> None:
     lines = [line for line in (ROOT / ".env.example").read_text().splitlines() if line and not line.startswith("#")]
     example = dict(line.split("=", 1) for line in lines)
-    for files in (EMBEDDED, GPU, CLUSTER):
+    for files in (EMBEDDED, GPU, CLUSTER, OBSERVABILITY):
         assert merged(*files, **example) == merged(*files)
     read = {name for file in FILES for name in re.findall(r"\$\{(\w+)", (ROOT / file).read_text())}
     assert read == set(example)

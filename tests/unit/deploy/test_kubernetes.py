@@ -44,7 +44,11 @@ METRICS_PORT = 9464
 METRICS = {"winnow_queue_tokens"}
 """What an autoscaler may count."""
 
-COMPONENTS = ("components/tls", "components/api-keys")
+SECURED = {
+    "cpu": ("components/tls", "components/api-keys"),
+    "embedded": ("components/tls", "components/tls-index", "components/api-keys"),
+}
+"""Overlay → the components that leave nothing of Winnow's own open."""
 
 # Metrics and TLS come with changes of their own.
 needs_metrics = pytest.mark.skipif(importlib.util.find_spec("winnow_rpc.metrics") is None, reason="no metrics here yet")
@@ -287,15 +291,14 @@ def test_qdrants_chart_is_given_the_version_and_the_name_that_the_rest_counts_on
     assert values["config"]["storage"]["collection"]["replication_factor"] <= values["replicaCount"]
 
 
-@pytest.fixture
-def secured(tmp_path: Path) -> list[Manifest]:
-    """The overlay for processors with all components, as a person would put them together."""
-    relative = {name: os.path.relpath(KUBERNETES / name, tmp_path) for name in ("overlays/cpu", *COMPONENTS)}
+@pytest.fixture(params=SECURED)
+def secured(request: pytest.FixtureRequest, tmp_path: Path) -> list[Manifest]:
+    """An overlay with all components that are for it, as a person would put them together."""
     kustomization = {
         "apiVersion": "kustomize.config.k8s.io/v1beta1",
         "kind": "Kustomization",
-        "resources": [relative["overlays/cpu"]],
-        "components": [relative[name] for name in COMPONENTS],
+        "resources": [os.path.relpath(KUBERNETES / "overlays" / request.param, tmp_path)],
+        "components": [os.path.relpath(KUBERNETES / name, tmp_path) for name in SECURED[request.param]],
     }
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
     return render(tmp_path)
@@ -340,6 +343,12 @@ def test_a_secured_service_takes_its_settings(secured: list[Manifest], monkeypat
         settings = _read(service, environment(workload), monkeypatch)
         assert str(settings.tls_certificate) == "/etc/winnow/tls/tls.crt"
         assert (settings.tls_client_ca is None) == (service == "gateway")
+        if service == "gateway":
+            assert settings.backend_client_tls is not None
+            assert (settings.index_client_tls is not None) == ("index" in workloads(secured))
+        else:
+            # A backup shows the index's own certificate.
+            assert set(settings.tls_client_names) == {"gateway", *({"index"} if service == "index" else ())}
 
 
 def test_the_index_has_the_memory_and_the_disk_that_the_plan_says_for_a_million_documents() -> None:
