@@ -18,12 +18,12 @@ from typing import Any
 
 import click
 import numpy as np
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from winnow_client import AsyncClient, ClientConfig, Document, SearchMode
 from winnow_client.cli.durations import DurationType
+from winnow_client.cli.output import console, table
 from winnow_client.cli.processes_stack import Stack, StackConfig
 from winnow_lab.bench_report import machine
 from winnow_lab.judged_sets import JudgedQuery, read_documents, read_queries
@@ -231,23 +231,11 @@ def draw(rows: Sequence[Row], path: Path, *, title: str) -> None:
 
 def show(rows: Sequence[Row], *, title: str) -> Table:
     """The figures for a person."""
-    table = Table(title=title)
-    for column in (
-        "setting",
-        "inside",
-        "exceeded",
-        "refused",
-        "in ms",
-        "failed",
-        "nDCG@10",
-        "s.e.",
-        "depth",
-        "p50",
-        "p99 ms",
-    ):
-        table.add_column(column, justify="left" if column == "setting" else "right")
+    columns = ("inside", "exceeded", "refused", "in ms", "failed", "nDCG@10", "s.e.", "depth", "p50", "p99 ms")
+    figures = table("setting", *columns, right=columns)
+    figures.title = title
     for row in rows:
-        table.add_row(
+        figures.add_row(
             row.setting,
             "" if row.inside is None else f"{row.inside:.1%}",
             str(row.deadline_exceeded),
@@ -260,7 +248,7 @@ def show(rows: Sequence[Row], *, title: str) -> Table:
             f"{row.p50_millis:.0f}",
             f"{row.p99_millis:.0f}",
         )
-    return table
+    return figures
 
 
 def settings_of(budgets: str, fixed_depths: str) -> list[Setting]:
@@ -326,7 +314,7 @@ def search(
     """
     settings = settings_of(budgets, fixed_depths)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, console=Console(stderr=True))
+    progress = Progress(*columns, console=console(stderr=True))
 
     async def report_on(target: str) -> dict[str, Any]:
         chosen, every = sample(folder, split=split, queries=queries, documents=documents, prefix=prefix)
@@ -380,5 +368,5 @@ def keep(report: dict[str, Any], out: Path, *, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(report))
     else:
-        Console().print(show(rows, title=title))
+        console().print(show(rows, title=title))
     click.echo(f"kept as {path} and {path.with_suffix('.png').name}", err=True)

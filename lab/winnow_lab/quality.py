@@ -18,7 +18,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -32,6 +31,7 @@ from winnow_client import (
     RetrievalKind,
     SearchMode,
 )
+from winnow_client.cli.output import console, table
 from winnow_client.cli.processes_stack import Stack, StackConfig
 from winnow_gateway.ordering import Fusion
 from winnow_lab.judged_sets import JudgedQuery, read_documents, read_queries
@@ -68,7 +68,7 @@ async def measure(target: str, folder: Path, sampling: Sampling) -> Report:
     words = sampling.average_words
     collection = folder.name if words is None else f"{folder.name}-{words}-words"
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    progress = Progress(*columns, console=Console(stderr=True))
+    progress = Progress(*columns, console=console(stderr=True))
     async with AsyncClient(target, config=ClientConfig(timeout_seconds=600)) as client:
         with progress:
             try:
@@ -128,14 +128,14 @@ def show(report: Report) -> Table:
     title = f"{report.name} {report.split}: {report.query_count} queries, {report.document_count} documents"
     if report.rerank_depth:
         title += f", top {report.rerank_depth} reranked; best possible order of those {report.ceiling:.3f}"
-    table = Table(title=title)
-    for column in ("order", "nDCG@10", "against", "gain", "s.e.", f"recall@{report.first_depth}"):
-        table.add_column(column, justify="left" if column in ("order", "against") else "right")
+    numbers = ("nDCG@10", "gain", "s.e.", f"recall@{report.first_depth}")
+    figures = table("order", numbers[0], "against", *numbers[1:], right=numbers)
+    figures.title = title
     values = {row.order: row.ndcg_at_10 for row in report.rows}
     for row in report.rows:
         base = values.get(row.against)
         gain = f"{row.gain / base:+.1%}" if base else ""
-        table.add_row(
+        figures.add_row(
             row.order,
             f"{row.ndcg_at_10:.3f}",
             row.against,
@@ -143,7 +143,7 @@ def show(report: Report) -> Table:
             f"{row.gain_standard_error:.3f}" if gain else "",
             "" if row.recall is None else f"{row.recall:.3f}",
         )
-    return table
+    return figures
 
 
 class _FusionType(click.ParamType[Fusion]):
@@ -209,7 +209,7 @@ def main(
             if as_json:
                 print(json.dumps(asdict(report)), flush=True)
             else:
-                Console().print(show(report))
+                console().print(show(report))
 
     try:
         asyncio.run(run())
