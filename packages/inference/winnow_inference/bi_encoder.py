@@ -54,9 +54,10 @@ class BiEncoder(HostedModel[BiEncoderFacts]):
         `dimensions` keeps only the first components, brought back to length 1 if the model normalises; the caller has
         made sure that the model was trained for it. Faults: those of `Runner.stream` and `TextTokenizer.texts`.
         """
-        if not wait_for_room:
-            self._runner.refuse_if_full(priority, least_tokens=self._tokenizer.least_tokens(texts))
         prompt = self.facts.query_prompt if query else self.facts.passage_prompt
+        if not wait_for_room:
+            expected = self._tokenizer.expected_tokens(len(prompt) + len(text) for text in texts)
+            self._runner.refuse_if_full(priority, expected_tokens=expected)
         tokenized = await self._tokenizer.texts(texts, prompt=prompt, truncation=truncation)
         answer = await self._runner.run(
             tokenized.sequences, priority=priority, deadline=deadline, wait_for_room=wait_for_room

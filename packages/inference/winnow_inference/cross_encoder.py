@@ -53,8 +53,8 @@ class CrossEncoder(HostedModel[CrossEncoderFacts]):
 
         Faults: those of `Runner.stream` and `TextTokenizer.pairs`; `field` is the pairs' name in them.
         """
-        self._runner.refuse_if_full(priority, least_tokens=self._tokenizer.least_tokens(seconds))
         prompted = [self.facts.prompt + first for first in firsts]
+        self._refuse_if_full(prompted, seconds, priority)
         tokenized = await self._tokenizer.pairs(prompted, seconds, truncation=truncation, field=field)
         answer = await self._runner.run(tokenized.sequences, priority=priority, deadline=deadline)
         return Scored(
@@ -81,8 +81,9 @@ class CrossEncoder(HostedModel[CrossEncoderFacts]):
 
         Close the generator to cancel what has not begun. Faults as for `score`.
         """
-        self._runner.refuse_if_full(priority, least_tokens=self._tokenizer.least_tokens(seconds))
-        tokenized = await self._tokenizer.pairs([self.facts.prompt + first], seconds, truncation=truncation)
+        prompted = [self.facts.prompt + first]
+        self._refuse_if_full(prompted, seconds, priority)
+        tokenized = await self._tokenizer.pairs(prompted, seconds, truncation=truncation)
         cuts = {cut.index: cut for cut in tokenized.cuts}
         parts = self._runner.stream(tokenized.sequences, priority=priority, deadline=deadline)
         is_first = True
@@ -99,3 +100,8 @@ class CrossEncoder(HostedModel[CrossEncoderFacts]):
                     batches=[part.batch],
                 )
                 is_first = False
+
+    def _refuse_if_full(self, firsts: Sequence[str], seconds: Sequence[str], priority: Priority) -> None:
+        beside = sum(map(len, firsts)) // max(1, len(firsts))
+        expected = self._tokenizer.expected_tokens(beside + len(second) for second in seconds)
+        self._runner.refuse_if_full(priority, expected_tokens=expected)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -24,8 +24,9 @@ T = TypeVar("T")
 
 # What counts as a query: so few texts, of so many characters in all. That takes under a millisecond.
 _FEW, _SHORT_CHARACTERS = 4, 4096
-# Characters of a token on a long average: English has four to five, its space included.
-_LONG_TOKEN = 6
+# Tokens of a character until texts have been seen: English has four to five characters a token, its space included.
+# What a call shows counts for a tenth, and calls of a few words show nothing.
+_TOKENS_PER_CHARACTER, _WEIGHT, _TELLING_CHARACTERS = 0.2, 0.1, 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +77,7 @@ class TextTokenizer:
         self.max_token_count = max_token_count
         """Tokens of the longest sequence it makes."""
         # A query is not tokenized behind a bulk batch.
+        self._tokens_per_character = _TOKENS_PER_CHARACTER
         self._short = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
         self._long = ThreadPoolExecutor(1, thread_name_prefix="tokenize-long")
 
@@ -84,15 +86,26 @@ class TextTokenizer:
         for threads in (self._short, self._long):
             threads.shutdown(wait=False, cancel_futures=True)
 
-    def least_tokens(self, texts: Sequence[str]) -> int:
-        """Tokens that texts are sure to have as long as they are written in words, without tokenizing them."""
-        return sum(min(len(text) // _LONG_TOKEN, self.max_token_count) for text in texts)
+    def expected_tokens(self, characters: Iterable[int]) -> int:
+        """Tokens of sequences of so many characters each, as texts have had of late; nothing is tokenized for it."""
+        ratio, special = self._tokens_per_character, self._single.size
+        return sum(min(special + round(each * ratio), self.max_token_count) for each in characters)
+
+    def _learn(self, characters: int, tokenized: Tokenized) -> Tokenized:
+        """Takes in how many tokens the characters of a call were."""
+        if characters >= _TELLING_CHARACTERS:
+            tokens = tokenized.token_count + sum(cut.dropped for cut in tokenized.cuts)
+            self._tokens_per_character += _WEIGHT * (tokens / characters - self._tokens_per_character)
+        return tokenized
 
     async def texts(
         self, texts: Sequence[str], *, prompt: str = "", truncation: TextTruncation = TextTruncation.END
     ) -> Tokenized:
         """One sequence a text, the prompt before it. Raises InvalidArgument for a text that is too long, on REFUSE."""
-        return await self._in_thread(texts, lambda: self.tokenize_texts(texts, prompt=prompt, truncation=truncation))
+        tokenized = await self._in_thread(
+            texts, lambda: self.tokenize_texts(texts, prompt=prompt, truncation=truncation)
+        )
+        return self._learn(sum(map(len, texts)) + len(prompt) * len(texts), tokenized)
 
     async def pairs(
         self,
@@ -108,9 +121,11 @@ class TextTokenizer:
         `field[index]` for a pair that is too long, on REFUSE, or whose first text leaves the second no room, on
         DOCUMENT_ONLY.
         """
-        return await self._in_thread(
+        tokenized = await self._in_thread(
             [*firsts, *seconds], lambda: self.tokenize_pairs(firsts, seconds, truncation=truncation, field=field)
         )
+        repeated = len(seconds) if len(firsts) == 1 else 1
+        return self._learn(repeated * sum(map(len, firsts)) + sum(map(len, seconds)), tokenized)
 
     async def counts(self, texts: Sequence[str], *, prompt: str = "") -> list[int]:
         """Tokens of each text before any cut, prompt and special tokens included."""

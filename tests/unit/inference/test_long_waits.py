@@ -58,6 +58,17 @@ async def test_a_query_that_would_wait_too_long_is_refused_at_once_and_told_when
             task.cancel()
 
 
+async def test_what_was_expected_to_fit_is_not_refused_for_a_little_more_once_it_is_tokenized() -> None:
+    async with crowded(FakeEngine(), 3000) as runner:
+        runner.refuse_if_full(INTERACTIVE, expected_tokens=400)
+        with pytest.raises(ResourceExhausted):
+            runner.refuse_if_full(INTERACTIVE, expected_tokens=540)
+        little_more = start(runner, *range(54))  # of 10 tokens each
+        await settle()
+        assert not little_more.done()
+        little_more.cancel()
+
+
 async def test_a_query_that_would_wait_past_its_deadline_is_refused_at_once() -> None:
     async with crowded(FakeEngine(), 3000) as runner:
 

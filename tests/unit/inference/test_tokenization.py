@@ -135,3 +135,21 @@ def test_the_tokenizer_given_is_not_changed(backend: Tokenizer) -> None:
     mine.enable_truncation(5)
     TextTokenizer(mine, max_token_count=LIMIT).close()
     assert len(mine.encode("one two three four five six").ids) == 5
+
+
+async def test_how_many_tokens_texts_will_have_is_learned_from_those_that_came(backend: Tokenizer) -> None:
+    tokenizer = TextTokenizer(backend, max_token_count=LIMIT)
+    spelled = "xyzxyzxyz " * 30  # a token a letter: this vocabulary has no such word
+    try:
+        before = tokenizer.expected_tokens([20])
+        await tokenizer.texts(["a"] * 100)
+        assert tokenizer.expected_tokens([20]) == before  # a few letters tell nothing
+        for _ in range(40):
+            await tokenizer.texts([spelled])
+        assert before < LIMIT == tokenizer.expected_tokens([20])  # no sequence is longer
+        assert tokenizer.expected_tokens([5, 0]) == pytest.approx(5 * 0.9 + 4, abs=1)
+        for _ in range(40):
+            await tokenizer.pairs(["hello"], ["music " * 20, "river " * 20])
+        assert tokenizer.expected_tokens([20]) < LIMIT
+    finally:
+        tokenizer.close()

@@ -26,6 +26,10 @@ from winnow_inference.scheduling.queueing import Priority, Queue, Request
 from winnow_inference.sequences import Matrix, TokenSequence
 from winnow_rpc.faults import Fault, Unavailable
 
+# What has been tokenized was expected to have its turn in time; a little more than was expected is no reason to refuse
+# it so late. Much more is: others may have come in while it was tokenized.
+_SLACK = 1.25
+
 
 class Runner:
     """Runs sequences of many callers on one engine. Make it and use it on one event loop; `start` it first."""
@@ -78,11 +82,11 @@ class Runner:
         self._dispatcher.check_progress()
         await self.run([TokenSequence.blank(1)], priority=Priority.INTERACTIVE, always=True)
 
-    def refuse_if_full(self, priority: Priority, *, least_tokens: int = 0) -> None:
-        """Raises ResourceExhausted for a request of `least_tokens` or more that would be refused once they are counted:
-        no time goes into tokenizing what must be refused."""
+    def refuse_if_full(self, priority: Priority, *, expected_tokens: int = 0) -> None:
+        """Raises ResourceExhausted for a request that would be refused if it has the tokens that are expected: no time
+        goes into tokenizing what must be refused, which on a busy machine took most of the time of a refusal."""
         if self._dispatcher.refusal is None and priority is Priority.INTERACTIVE:
-            self._refuse_long_wait(least_tokens, deadline=None)
+            self._refuse_long_wait(expected_tokens, deadline=None)
         limit = self._room_for(priority)
         if self.queued_tokens >= limit:
             raise self._full(0, limit)
@@ -166,7 +170,7 @@ class Runner:
         if request.tokens > limit:
             raise admission.too_large(request.tokens, limit=limit)
         if self._dispatcher.refusal is None and request.priority is Priority.INTERACTIVE and not wait:
-            self._refuse_long_wait(request.tokens, deadline=request.deadline)
+            self._refuse_long_wait(request.tokens, deadline=request.deadline, slack=_SLACK)
         while self._dispatcher.refusal is None and self.queued_tokens + request.tokens > limit:
             if not wait:
                 raise self._full(request.tokens, limit)
@@ -178,9 +182,10 @@ class Runner:
             except TimeoutError:
                 raise expired() from None
 
-    def _refuse_long_wait(self, tokens: int, *, deadline: float | None) -> None:
-        """Raises ResourceExhausted for interactive work that would wait longer than is allowed or than its deadline."""
-        limit = self._limits.max_wait_seconds
+    def _refuse_long_wait(self, tokens: int, *, deadline: float | None, slack: float = 1.0) -> None:
+        """Raises ResourceExhausted for interactive work that would wait longer than `slack` times what is allowed, or
+        than its deadline."""
+        limit = self._limits.max_wait_seconds * slack
         if deadline is not None:
             limit = min(limit, max(0.0, deadline - time.monotonic()))
         if limit == float("inf"):
