@@ -76,8 +76,8 @@ class TextTokenizer:
         self._pair = _frame_of(self._backend, pair=True)
         self.max_token_count = max_token_count
         """Tokens of the longest sequence it makes."""
-        # A query is not tokenized behind a bulk batch.
         self._tokens_per_character = _TOKENS_PER_CHARACTER
+        # A query is not tokenized behind a bulk batch.
         self._short = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
         self._long = ThreadPoolExecutor(1, thread_name_prefix="tokenize-long")
 
