@@ -1,0 +1,1 @@
+"""Trains bi-encoders and cross-encoders with sentence-transformers' trainers, losses and evaluators."""
