@@ -64,7 +64,7 @@ def _crop(value: Any, rows: Tensor, length: int, mask: Tensor) -> Any:
 
 
 def _join(parts: list[dict[str, Any]], features: dict[str, Any], back: Tensor) -> dict[str, Any]:
-    """What the module added to the features: rows in their first order, tokens padded with zeros to their first count."""
+    """What the module added to the features: rows in their first order, padded to their first length."""
     tokens = features["attention_mask"].shape[1]
     joined = {}
     for name, value in parts[0].items():
