@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
@@ -19,25 +19,27 @@ from winnow_gateway.collections import Collection, CollectionSpec, EmbedderModel
 from winnow_gateway.documents import Document, DocumentView, Json, StoredDocument, point_id, split_text
 from winnow_gateway.filters import Condition, Exists, Filter, HasId, Match, Range, TimeRange
 from winnow_gateway.ordering import Fusion, Mixing
+from winnow_gateway.placements import Placement, Role, alias, read_placement, split_stored
 from winnow_gateway.ports import (
     Candidate,
     EmbeddedTexts,
+    HashPage,
     Page,
     Point,
     RerankedBatch,
     RerankerModel,
     no_lexical_index,
 )
-from winnow_rpc.faults import AlreadyExists, FailedPrecondition, Fault, InvalidArgument, NotFound
+from winnow_rpc.faults import Aborted, AlreadyExists, FailedPrecondition, Fault, InvalidArgument, NotFound
 
 DIMENSION = 64
 
 
-def embed_words(text: str) -> NDArray[np.float32]:
-    """A unit vector of DIMENSION components, from the words of a text."""
+def embed_words(text: str, salt: str = "") -> NDArray[np.float32]:
+    """A unit vector of DIMENSION components, from the words of a text; another one with another salt."""
     vector = np.full(DIMENSION, 1e-3, dtype=np.float32)
     for word in text.lower().split():
-        digest = hashlib.blake2b(word.encode(), digest_size=4).digest()
+        digest = hashlib.blake2b(f"{salt}{word}".encode(), digest_size=4).digest()
         vector[int.from_bytes(digest, "little") % DIMENSION] += 1.0
     return vector / np.linalg.norm(vector)
 
@@ -45,19 +47,31 @@ def embed_words(text: str) -> NDArray[np.float32]:
 class FakeEmbedder:
     """Implements ports.Embedder."""
 
-    def __init__(self, fingerprint: str = "f" * 64) -> None:
+    def __init__(self, fingerprint: str = "f" * 64, *, salt: str = "") -> None:
+        self._salt = salt
         self.served = EmbedderModel("fake-bi-encoder", fingerprint, DIMENSION, Similarity.COSINE)
         self.max_words = 100
         self.failures: list[Fault] = []
         """Raised by the next calls that embed, one each."""
         self.refused_words: set[str] = set()
         """A passage with one of these makes its whole call fail."""
+        self.away: Fault | None = None
+        """Raised by every call while set."""
         self.embedded_passages: list[str] = []
         self.delay = 0.0
         self.queries = 0
         """Calls of `embed_query`."""
 
-    async def model(self, *, timeout: float | None = None) -> EmbedderModel:
+    @property
+    def backends(self) -> Sequence[str]:
+        return ["embedder"]
+
+    def backend(self, fingerprint: str) -> str:
+        return "embedder"
+
+    async def model(self, *, fingerprint: str = "", timeout: float | None = None) -> EmbedderModel:
+        if self.away:
+            raise self.away
         return self.served
 
     async def embed_query(self, query: str, *, fingerprint: str, timeout: float | None = None) -> EmbeddedTexts:
@@ -73,6 +87,8 @@ class FakeEmbedder:
 
     async def _embed(self, texts: Sequence[str], fingerprint: str) -> EmbeddedTexts:
         await asyncio.sleep(self.delay)
+        if self.away:
+            raise self.away
         if self.failures:
             raise self.failures.pop(0)
         if fingerprint != self.served.fingerprint:
@@ -82,7 +98,7 @@ class FakeEmbedder:
             if self.refused_words.intersection(each):
                 raise InvalidArgument("the text holds a word that is refused", field=f"texts[{position}]")
         return EmbeddedTexts(
-            vectors=np.stack([embed_words(" ".join(each[: self.max_words])) for each in words]),
+            vectors=np.stack([embed_words(" ".join(each[: self.max_words]), self._salt) for each in words]),
             dropped_token_counts={i: len(w) - self.max_words for i, w in enumerate(words) if len(w) > self.max_words},
             token_count=sum(len(w) for w in words),
             inference_micros=10,
@@ -151,11 +167,47 @@ class _Held:
     points: dict[str, tuple[Point, datetime]] = field(default_factory=dict)
 
 
+class FakePlacements:
+    """Implements ports.Placements."""
+
+    def __init__(self, held: Mapping[str, _Held]) -> None:
+        self.aliases: dict[str, str] = {}
+        self._held = held
+
+    async def placements(self, names: Iterable[str]) -> Mapping[str, Placement]:
+        return {name: read_placement(name, self.aliases) for name in names}
+
+    async def placement(self, name: str) -> Placement:
+        await asyncio.sleep(0)
+        return read_placement(name, self.aliases)
+
+    async def begin(self, name: str, stored: str) -> None:
+        if stored not in self._held:
+            raise Aborted("there is no such collection")
+        self.aliases[alias(name, Role.NEXT)] = stored
+
+    async def hold(self, name: str) -> None:
+        self._rename(alias(name, Role.NEXT), alias(name, Role.HELD))
+
+    async def release(self, name: str) -> None:
+        self._rename(alias(name, Role.HELD), alias(name, Role.NEXT))
+
+    async def switch(self, placement: Placement) -> None:
+        self._rename(alias(placement.name, Role.HELD), alias(placement.name, Role.LIVE))
+        self.aliases[alias(placement.name, Role.FORMER)] = placement.live
+
+    def _rename(self, old: str, new: str) -> None:
+        if old not in self.aliases:
+            raise Aborted(f"there is no alias {old!r}")
+        self.aliases[new] = self.aliases.pop(old)
+
+
 class FakeIndex:
     """Implements ports.Index by comparing with every vector and every text."""
 
     def __init__(self) -> None:
         self.held: dict[str, _Held] = {}
+        self.placements = FakePlacements(self.held)
         self.failures: list[Fault] = []
         """Raised by the next writes, one each."""
         self.exact_searches: list[bool] = []
@@ -170,27 +222,45 @@ class FakeIndex:
         """Raised while set when whole texts are asked for."""
         self.delay = 0.0
         """Seconds that a search takes."""
+        self.state = IndexState.READY
+        """Of every collection."""
 
-    async def create_collection(self, spec: CollectionSpec) -> Collection:
-        if spec.name in self.held:
+    async def create_collection(self, spec: CollectionSpec, *, created: datetime | None = None) -> Collection:
+        if spec.stored_as in self.held:
             raise AlreadyExists(f"collection {spec.name!r} is there already", reason="COLLECTION_EXISTS")
-        self.held[spec.name] = _Held(spec, datetime.now(UTC))
-        return await self.collection(spec.name)
+        self.held[spec.stored_as] = _Held(spec, created or datetime.now(UTC))
+        return await self.collection(spec.stored_as)
 
     async def collection(self, name: str) -> Collection:
         held = self._find(name)
-        return Collection(held.spec, held.created, len(held.points), 0, IndexState.READY)
+        return Collection(held.spec, held.created, len(held.points), 0, self.state)
 
     async def collection_names(self) -> Sequence[str]:
         return list(self.held)
 
+    async def stored_names(self, name: str) -> Sequence[str]:
+        return [stored for stored in self.held if split_stored(stored)[0] == name]
+
     async def delete_collection(self, name: str) -> None:
         self._find(name)
         del self.held[name]
+        for each in [each for each, stored in self.placements.aliases.items() if stored == name]:
+            del self.placements.aliases[each]
 
     async def content_hashes(self, name: str, document_ids: Sequence[str]) -> Mapping[str, str]:
         points = self._find(name).points
         return {id_: points[id_][0].content_hash for id_ in document_ids if id_ in points}
+
+    async def hashes(self, name: str, *, since: datetime | None, limit: int, offset: str | None) -> HashPage:
+        await asyncio.sleep(0)
+        by_point = {
+            point_id(id_): point
+            for id_, (point, updated) in self._find(name).points.items()
+            if since is None or updated >= since
+        }
+        fitting = [key for key in sorted(by_point) if key >= (offset or "")]
+        found = {by_point[key].document.id: by_point[key].content_hash for key in fitting[:limit]}
+        return HashPage(found, fitting[limit] if len(fitting) > limit else None)
 
     async def upsert(self, name: str, points: Sequence[Point]) -> None:
         await asyncio.sleep(0)
@@ -199,11 +269,16 @@ class FakeIndex:
         held = self._find(name)
         self.upserts.append([point.document.id for point in points])
         now = datetime.now(UTC)
-        held.points.update({point.document.id: (point, now) for point in points})
+        held.points.update({point.document.id: (point, point.updated or now) for point in points})
 
     async def document(self, name: str, document_id: str) -> StoredDocument | None:
-        found = self._find(name).points.get(document_id)
-        return StoredDocument(found[0].document, found[0].content_hash, found[1]) if found else None
+        found = await self.stored_documents(name, [document_id])
+        return found[0] if found else None
+
+    async def stored_documents(self, name: str, document_ids: Sequence[str]) -> Sequence[StoredDocument]:
+        points = self._find(name).points
+        found = [points[id_] for id_ in document_ids if id_ in points]
+        return [StoredDocument(point.document, point.content_hash, updated) for point, updated in found]
 
     async def texts(self, name: str, document_ids: Sequence[str]) -> Mapping[str, str]:
         if self.texts_failure:
@@ -273,7 +348,7 @@ class FakeIndex:
 
     def _find(self, name: str) -> _Held:
         if name not in self.held:
-            raise NotFound(f"there is no collection {name!r}", reason="NO_COLLECTION")
+            raise NotFound(f"there is no collection {split_stored(name)[0]!r}", reason="NO_COLLECTION")
         return self.held[name]
 
 

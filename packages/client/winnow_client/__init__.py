@@ -26,6 +26,8 @@ if TYPE_CHECKING:
         LexicalConfig,
         MetadataField,
         MetadataType,
+        ReembedPhase,
+        ReembedProgress,
         Similarity,
     )
     from winnow_client.config import ClientConfig, IngestConfig
@@ -78,6 +80,8 @@ __all__ = [
     "RankFusion",
     "RankMixing",
     "RankingPolicy",
+    "ReembedPhase",
+    "ReembedProgress",
     "Retries",
     "RetrievalKind",
     "SearchMode",
@@ -95,7 +99,8 @@ __all__ = [
 _HOMES = {
     "asynchronous": ("AsyncClient",),
     "collections": (
-        "Collection", "HnswConfig", "IndexState", "LexicalConfig", "MetadataField", "MetadataType", "Similarity",
+        "Collection", "HnswConfig", "IndexState", "LexicalConfig", "MetadataField", "MetadataType", "ReembedPhase",
+        "ReembedProgress", "Similarity",
     ),
     "config": ("ClientConfig", "IngestConfig"),
     "documents": ("Acknowledgement", "Document", "IngestOutcome", "StoredDocument"),

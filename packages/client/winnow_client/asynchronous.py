@@ -6,7 +6,7 @@ import asyncio
 import dataclasses
 import math
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
 
 import grpc
@@ -14,8 +14,9 @@ from google.protobuf.message import Message
 
 from winnow.search.v1 import collections_pb2, documents_pb2, search_pb2, search_service_pb2, search_service_pb2_grpc
 from winnow_client import conversions
+from winnow_client.call_faults import gateway_fault
 from winnow_client.call_tracing import call_span, request_span
-from winnow_client.collections import Collection, HnswConfig, LexicalConfig, MetadataField
+from winnow_client.collections import Collection, HnswConfig, LexicalConfig, MetadataField, ReembedProgress
 from winnow_client.config import ClientConfig
 from winnow_client.documents import Acknowledgement, Document, StoredDocument
 from winnow_client.filters import Filter
@@ -35,8 +36,7 @@ from winnow_client.searching import (
 )
 from winnow_rpc import tracing
 from winnow_rpc.calling import ChannelSettings, open_channel
-from winnow_rpc.faults import Cancelled, DeadlineExceeded, FailedPrecondition, Fault, InvalidArgument, Unavailable
-from winnow_rpc.status import fault_from_rpc_error
+from winnow_rpc.faults import Cancelled, FailedPrecondition, Fault, InvalidArgument
 
 if TYPE_CHECKING:
     from winnow.search.v1.search_service_pb2_grpc import SearchServiceAsyncStub
@@ -141,6 +141,21 @@ class AsyncClient:
             request = collections_pb2.DeleteCollectionRequest(name=name)
         response = await self._answer(lambda stub: stub.DeleteCollection, request, timeout=timeout)
         return response.deleted_document_count
+
+    async def reembed_collection(
+        self, name: str, *, keep_former: bool = False, discard: bool = False, timeout: float | None = None
+    ) -> AsyncGenerator[ReembedProgress, None]:
+        """Embeds every document anew with the model that the embedder serves now, while searches and writes go on, then
+        binds the collection to it, and yields how far it is; the last is complete. Closing the generator stops it.
+
+        Whatever it ends by, the next call goes on from there. `keep_former`: keep the former vectors, to go back to.
+        `discard`: instead, remove such, and what an unfinished call made. Takes its time: by default it has no limit.
+        """
+        with self._building():
+            request = collections_pb2.ReembedCollectionRequest(name=name, keep_former=keep_former, discard=discard)
+        async with aclosing(self._states(lambda stub: stub.ReembedCollection, request, timeout=timeout)) as states:
+            async for state in states:
+                yield conversions.progress_from_proto(state)
 
     async def ingest(
         self,
@@ -319,17 +334,10 @@ class AsyncClient:
         """
         with self._building():
             request = search_pb2.StreamSearchRequest(search=search_request(collection, query, **options))
-        left = _finite(self.config.timeout_seconds if timeout is None else timeout)
-        stub, span = self._connected(), call_span("StreamSearch")
-        call = stub.StreamSearch(request, timeout=left, metadata=tuple(span.headers().items()))
-        try:
-            with self._faults(left):
-                async for response in call:
-                    result = conversions.search_result_from_proto(response.result)
-                    yield SearchState(result=result, final=response.final)
-        finally:
-            call.cancel()
-            span.end()
+        left = self.config.timeout_seconds if timeout is None else timeout
+        async with aclosing(self._states(lambda stub: stub.StreamSearch, request, timeout=left)) as states:
+            async for state in states:
+                yield SearchState(result=conversions.search_result_from_proto(state.result), final=state.final)
 
     def _connected(self) -> SearchServiceAsyncStub:
         if self._closed:
@@ -363,6 +371,24 @@ class AsyncClient:
         with request_span(request), self._faults(left):
             return await method(stub)(request, timeout=left)
 
+    async def _states(
+        self,
+        method: Callable[[SearchServiceAsyncStub], grpc.aio.UnaryStreamMultiCallable[RequestT, AnswerT]],
+        request: RequestT,
+        *,
+        timeout: float | None,
+    ) -> AsyncGenerator[AnswerT, None]:
+        left = _finite(timeout)
+        span = call_span(type(request).__name__.removesuffix("Request"))
+        call = method(self._connected())(request, timeout=left, metadata=tuple(span.headers().items()))
+        try:
+            with self._faults(left):
+                async for state in call:
+                    yield state
+        finally:
+            call.cancel()
+            span.end()
+
     @contextmanager
     def _faults(self, timeout: float | None) -> Iterator[None]:
         try:
@@ -377,20 +403,7 @@ class AsyncClient:
             raise
 
     def _fault(self, error: grpc.aio.AioRpcError, timeout: float | None) -> Fault:
-        fault = fault_from_rpc_error(error)
-        target = self.config.target
-        # Without a reason of its own the fault is gRPC's word, not the gateway's.
-        if isinstance(fault, Unavailable) and fault.reason == Unavailable.default_reason:
-            return Unavailable(
-                f"the gateway at {target} cannot be reached: {fault.message}",
-                reason="GATEWAY_UNREACHABLE",
-                metadata={"target": target},
-            )
-        if isinstance(fault, DeadlineExceeded) and fault.reason == DeadlineExceeded.default_reason and timeout:
-            return DeadlineExceeded(
-                f"the gateway at {target} did not answer within {timeout:g} seconds", metadata={"target": target}
-            )
-        return fault
+        return gateway_fault(error, target=self.config.target, timeout=timeout)
 
     @contextmanager
     def _building(self) -> Iterator[None]:

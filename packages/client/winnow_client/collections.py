@@ -113,3 +113,36 @@ class Collection:
     """When it was made, in UTC."""
     lexical: LexicalConfig | None
     """How its documents are indexed for BM25; None: it has vectors alone."""
+
+
+class ReembedPhase(StrEnum):
+    """What re-embedding is at."""
+
+    UNKNOWN = "unknown"
+    """The gateway said something that this version does not know."""
+    EMBEDDING = "embedding"
+    """Documents are embedded; searches are answered by the former vectors, and writes go to these."""
+    INDEXING = "indexing"
+    """All documents are embedded, and the index builds the HNSW graph over the new vectors."""
+    SWITCHING = "switching"
+    """The last writes are carried over; an ingest waits for its acknowledgements meanwhile."""
+    SWITCHED = "switched"
+    """The new vectors answer. The former ones stay for searches that have begun with them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReembedProgress:
+    """How far re-embedding is."""
+
+    phase: ReembedPhase
+    """What it is at."""
+    embedded_document_count: int
+    """Documents that have a vector of the new model so far, those of an earlier attempt among them."""
+    document_count: int
+    """Documents in all."""
+    embedder_fingerprint: str
+    """Fingerprint of the model that embeds now."""
+    former_embedder_fingerprint: str
+    """Fingerprint of the model that the collection was bound to when the call began."""
+    complete: bool
+    """True in the last one: there is nothing left to do."""

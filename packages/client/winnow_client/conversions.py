@@ -17,6 +17,8 @@ from winnow_client.collections import (
     LexicalConfig,
     MetadataField,
     MetadataType,
+    ReembedPhase,
+    ReembedProgress,
     Similarity,
 )
 from winnow_client.documents import Acknowledgement, Document, IngestOutcome, StoredDocument
@@ -45,6 +47,7 @@ ENUMS: dict[type[StrEnum], tuple[Any, str]] = {
     Similarity: (collections_pb2.Similarity, "SIMILARITY_"),
     MetadataType: (collections_pb2.MetadataType, "METADATA_TYPE_"),
     IndexState: (collections_pb2.IndexState, "INDEX_STATE_"),
+    ReembedPhase: (collections_pb2.ReembedPhase, "REEMBED_PHASE_"),
     IngestOutcome: (documents_pb2.IngestOutcome, "INGEST_OUTCOME_"),
     SearchMode: (search_pb2.SearchMode, "SEARCH_MODE_"),
     RetrievalKind: (search_pb2.RetrievalKind, "RETRIEVAL_KIND_"),
@@ -177,6 +180,18 @@ def collection_from_proto(message: collections_pb2.Collection) -> Collection:
         description=message.description,
         create_time=time_from_proto(message, "create_time"),
         lexical=lexical_from_proto(message.lexical) if message.HasField("lexical") else None,
+    )
+
+
+def progress_from_proto(message: collections_pb2.ReembedCollectionResponse) -> ReembedProgress:
+    """How far re-embedding is."""
+    return ReembedProgress(
+        phase=enum_from_proto(message.phase, ReembedPhase),
+        embedded_document_count=message.embedded_document_count,
+        document_count=message.document_count,
+        embedder_fingerprint=message.embedder_fingerprint,
+        former_embedder_fingerprint=message.former_embedder_fingerprint,
+        complete=message.complete,
     )
 
 

@@ -95,6 +95,7 @@ class Client:
     get_collection = _blocking(AsyncClient.get_collection)
     list_collections = _blocking_iteration(AsyncClient.list_collections)
     delete_collection = _blocking(AsyncClient.delete_collection)
+    reembed_collection = _blocking_iteration(AsyncClient.reembed_collection)
     ingest = _blocking_iteration(AsyncClient.ingest)
     get_document = _blocking(AsyncClient.get_document)
     list_documents = _blocking_iteration(AsyncClient.list_documents)

@@ -8,10 +8,12 @@ from winnow_gateway.authorizing import KeyAuthorizer
 from winnow_gateway.breaking import BreakerSettings
 from winnow_gateway.catalog import Catalog
 from winnow_gateway.embedder_client import GrpcEmbedder
+from winnow_gateway.embedders import Embedders
 from winnow_gateway.ingesting import IngestLimits
 from winnow_gateway.metrics import measure
 from winnow_gateway.qdrant_connection import IndexAccess
 from winnow_gateway.qdrant_index import QdrantIndex, Spread
+from winnow_gateway.reembedding import Reembedder, ReembedLimits
 from winnow_gateway.reranker_client import GrpcReranker
 from winnow_gateway.searching import Searcher, SearchSettings
 from winnow_gateway.servicer import SearchServicer
@@ -25,13 +27,18 @@ log = get_logger("winnow.gateway")
 
 def compose(settings: GatewaySettings) -> Service:
     """The gateway, wired to its backends. Call inside a running event loop."""
-    embedder = GrpcEmbedder(
-        target=settings.embedder,
-        max_message_bytes=settings.max_message_bytes,
-        model_cache_seconds=settings.model_cache_seconds,
-        tls=settings.backend_client_tls,
-        silence_seconds=settings.backend_silence_seconds,
-    )
+    embedder_clients = [
+        GrpcEmbedder(
+            target=target,
+            max_message_bytes=settings.max_message_bytes,
+            model_cache_seconds=settings.model_cache_seconds,
+            tls=settings.backend_client_tls,
+            silence_seconds=settings.backend_silence_seconds,
+        )
+        for target in (settings.embedder, settings.embedder_former)
+        if target
+    ]
+    embedder = Embedders(*embedder_clients)
     reranker = GrpcReranker(
         target=settings.reranker,
         max_message_bytes=settings.max_message_bytes,
@@ -61,6 +68,17 @@ def compose(settings: GatewaySettings) -> Service:
         searcher=searcher,
         embedder=embedder,
         index=index,
+        reembedder=Reembedder(
+            catalog=catalog,
+            index=index,
+            embedder=embedder,
+            limits=ReembedLimits(
+                group_size=settings.ingest_group_size,
+                groups_in_flight=settings.ingest_groups_in_flight,
+                retry_seconds=settings.ingest_retry_seconds,
+                grace_seconds=settings.reembed_grace_seconds,
+            ),
+        ),
         ingest_limits=IngestLimits(
             group_size=settings.ingest_group_size,
             groups_in_flight=settings.ingest_groups_in_flight,
@@ -75,7 +93,8 @@ def compose(settings: GatewaySettings) -> Service:
         await index.collection_names()
 
     async def close() -> None:
-        await embedder.close()
+        for client in embedder_clients:
+            await client.close()
         await reranker.close()
         await index.close()
 

@@ -34,6 +34,7 @@ ACCESS = {
     "GetCollection": Access(Scope.READ, "name"),
     "ListCollections": Access(Scope.READ, None),
     "DeleteCollection": Access(Scope.ADMIN, "name"),
+    "ReembedCollection": Access(Scope.ADMIN, "name"),
     "IngestDocuments": Access(Scope.WRITE, "header.collection"),
     "GetDocument": Access(Scope.READ, "collection"),
     "ListDocuments": Access(Scope.READ, "collection"),

@@ -15,6 +15,7 @@ from winnow_gateway.collections import (
     MetadataType,
     Similarity,
 )
+from winnow_gateway.placements import split_stored
 
 KEY = "winnow"
 """Key of our part in the collection's metadata; a collection without it is not ours."""
@@ -46,14 +47,17 @@ def write_spec(spec: CollectionSpec, *, created: datetime) -> dict[str, Any]:
     }
 
 
-def read_spec(name: str, metadata: Mapping[str, Any]) -> tuple[CollectionSpec, datetime] | None:
-    """The inverse of `write_spec`, and when the collection was made; None if the collection is not ours."""
+def read_spec(stored: str, metadata: Mapping[str, Any]) -> tuple[CollectionSpec, datetime] | None:
+    """The inverse of `write_spec`, of what is stored under a name, and when the collection was made; None if the
+    collection is not ours."""
     ours = metadata.get(KEY)
     if not isinstance(ours, Mapping) or ours.get("version") not in (_DENSE_ONLY, _WITH_LEXICAL):
         return None
     embedder = ours["embedder"]
+    name, revision = split_stored(stored)
     spec = CollectionSpec(
         name=name,
+        revision=revision,
         description=ours["description"],
         embedder=EmbedderModel(
             id=embedder["id"],

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
 
+from winnow_gateway.placements import stored_name
+
 
 class Similarity(Enum):
     """How vectors are compared."""
@@ -95,6 +97,13 @@ class CollectionSpec:
     hnsw: HnswConfig = HnswConfig()
     lexical: LexicalConfig | None = None
     """None: it has vectors alone, as those made before there was BM25."""
+    revision: str = ""
+    """Tells apart the collections of the index that hold the documents under one model and another; "": the first."""
+
+    @property
+    def stored_as(self) -> str:
+        """Its name in the index."""
+        return stored_name(self.name, self.revision)
 
 
 @dataclass(frozen=True, slots=True)

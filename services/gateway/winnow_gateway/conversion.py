@@ -22,6 +22,7 @@ from winnow_gateway.collections import (
 from winnow_gateway.documents import WHOLE_DOCUMENT, Document, DocumentView, Json
 from winnow_gateway.filters import Condition, Exists, Filter, HasId, Match, Range, TimeRange
 from winnow_gateway.ingesting import Acknowledgement, Outcome
+from winnow_gateway.reembedding import ReembedPhase, ReembedProgress
 from winnow_rpc.faults import InvalidArgument
 from winnow_rpc.status import status_of
 
@@ -45,6 +46,12 @@ INDEX_STATES = {
     IndexState.READY: collections_pb2.INDEX_STATE_READY,
     IndexState.BUILDING: collections_pb2.INDEX_STATE_BUILDING,
     IndexState.FAILED: collections_pb2.INDEX_STATE_FAILED,
+}
+REEMBED_PHASES = {
+    ReembedPhase.EMBEDDING: collections_pb2.REEMBED_PHASE_EMBEDDING,
+    ReembedPhase.INDEXING: collections_pb2.REEMBED_PHASE_INDEXING,
+    ReembedPhase.SWITCHING: collections_pb2.REEMBED_PHASE_SWITCHING,
+    ReembedPhase.SWITCHED: collections_pb2.REEMBED_PHASE_SWITCHED,
 }
 OUTCOMES = {
     Outcome.INDEXED: documents_pb2.INGEST_OUTCOME_INDEXED,
@@ -229,6 +236,18 @@ def write_collection(collection: Collection) -> collections_pb2.Collection:
         message.lexical.average_words = spec.lexical.average_words
     message.create_time.FromDatetime(collection.created)
     return message
+
+
+def write_progress(progress: ReembedProgress) -> collections_pb2.ReembedCollectionResponse:
+    """How far re-embedding is."""
+    return collections_pb2.ReembedCollectionResponse(
+        embedded_document_count=progress.embedded_count,
+        document_count=progress.document_count,
+        embedder_fingerprint=progress.fingerprint,
+        complete=progress.complete,
+        phase=REEMBED_PHASES[progress.phase],
+        former_embedder_fingerprint=progress.former_fingerprint,
+    )
 
 
 def write_acknowledgement(acknowledged: Acknowledgement) -> documents_pb2.IngestAcknowledgement:

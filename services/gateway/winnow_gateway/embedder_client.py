@@ -24,6 +24,9 @@ _SIMILARITIES = {
 }
 
 
+_BACKEND = "embedder"
+
+
 class GrpcEmbedder:
     """Implements `ports.Embedder`. What the served model is is asked at most once every `model_cache_seconds`."""
 
@@ -52,7 +55,16 @@ class GrpcEmbedder:
         self._clock = clock
         self._known: tuple[float, EmbedderModel] | None = None
 
-    async def model(self, *, timeout: float | None = None) -> EmbedderModel:
+    @property
+    def backends(self) -> Sequence[str]:
+        """Its one name."""
+        return [_BACKEND]
+
+    def backend(self, fingerprint: str) -> str:
+        """Its one name."""
+        return _BACKEND
+
+    async def model(self, *, fingerprint: str = "", timeout: float | None = None) -> EmbedderModel:
         """The model that is served now, at most the cache time old."""
         if self._known and self._clock() - self._known[0] < self._cache_seconds:
             return self._known[1]

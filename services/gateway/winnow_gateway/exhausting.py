@@ -29,10 +29,16 @@ class Fetched:
 
 
 async def fetch_all(
-    index: Index, query: SearchQuery, retrieved: Sequence[Candidate], *, seconds: float, clock: Callable[[], float]
+    index: Index,
+    stored: str,
+    query: SearchQuery,
+    retrieved: Sequence[Candidate],
+    *,
+    seconds: float,
+    clock: Callable[[], float],
 ) -> Fetched:
-    """Pages through the documents that satisfy the filter, within so many seconds, and joins them with the
-    retrieved."""
+    """Pages through the documents of a collection, by its stored name, that satisfy the filter, within so many seconds,
+    and joins them with the retrieved."""
     documents: dict[str, Document] = {}
     cause: Cause | None = None
     fault: Fault | None = None
@@ -43,7 +49,7 @@ async def fetch_all(
         while len(documents) < MAX_EXHAUSTIVE:
             async with asyncio.timeout(max(0.0, until - clock())):
                 page = await index.documents(
-                    query.collection, filter_=query.filter, limit=EXHAUSTIVE_PAGE, offset=offset, view=view
+                    stored, filter_=query.filter, limit=EXHAUSTIVE_PAGE, offset=offset, view=view
                 )
             documents.update({document.id: document for document in page.documents})
             offset = page.next_offset

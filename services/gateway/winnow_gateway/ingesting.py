@@ -4,6 +4,9 @@ Reading, embedding and writing overlap. Documents are taken in groups of what ha
 embedder works the next group gathers, and an idle one is given what there is. Groups are embedded side by side, but
 written one after another, so the last of two documents with one id wins. Everything is bounded: documents read ahead,
 groups in flight, acknowledgements not yet taken.
+
+While a collection is embedded anew (`reembedding`), it is written to where it is; what was written just before it moved
+is written once more, to where it is then, before it is acknowledged.
 """
 
 from __future__ import annotations
@@ -14,15 +17,13 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TypeVar
 
-import tenacity
-
 from winnow_gateway.collections import CollectionSpec
 from winnow_gateway.documents import Document
-from winnow_gateway.ports import EmbeddedTexts, Embedder, Index, Point
-from winnow_rpc import telemetry
-from winnow_rpc.faults import Fault, InvalidArgument, ResourceExhausted, Unavailable
-
-log = telemetry.get_logger("winnow.gateway")
+from winnow_gateway.embedding import PassageEmbedding
+from winnow_gateway.moving import settled
+from winnow_gateway.patience import persist
+from winnow_gateway.ports import Embedder, Index, Point
+from winnow_rpc.faults import FailedPrecondition, Fault, NotFound
 
 T = TypeVar("T")
 
@@ -194,81 +195,71 @@ class IngestRun:
 
     async def _embed_and_write(self, group: _Group, previous: _Group | None) -> Sequence[Acknowledgement]:
         accepted = {offered.id: offered.document for _, offered in group.entries if offered.document}
-        known = await self._known_hashes([id_ for id_ in accepted if id_ not in group.overtaken])
-        # Within a group the last document of an id counts; the earlier ones are acknowledged with it.
-        changed = {id_: doc for id_, doc in accepted.items() if known.get(id_) != doc.content_hash}
-        points, refusals, dropped = await self._embed(list(changed.values()))
-        if previous:
-            await previous.written.wait()
-        if points:
-            await self._persist(lambda: self._index.upsert(self._spec.name, points))
-        return [self._acknowledge(entry, changed, refusals, dropped) for entry in group.entries]
+        written: dict[str, int] = {}
+        while True:
+            spec = self._spec
+            try:
+                known = await self._known_hashes(spec, [id_ for id_ in accepted if id_ not in group.overtaken])
+                # Within a group the last document of an id counts; the earlier ones are acknowledged with it.
+                changed = {id_: doc for id_, doc in accepted.items() if known.get(id_) != doc.content_hash}
+                embedded = await self._embedding(spec).embed(list(changed.values()))
+                if previous:
+                    await previous.written.wait()
+                await self._write(spec, embedded.points)
+            except (NotFound, FailedPrecondition):
+                # It was re-embedded meanwhile, and what it was is gone, or its model.
+                if not await self._moved(spec):
+                    raise
+                continue
+            # What was written once is not unchanged for being written again.
+            written |= {id_: embedded.dropped.get(id_, 0) for id_ in changed}
+            if not await self._moved(spec):
+                return [self._acknowledge(entry, written, embedded.refusals) for entry in group.entries]
 
-    async def _known_hashes(self, ids: list[str]) -> Mapping[str, str]:
+    async def _write(self, spec: CollectionSpec, points: Sequence[Point]) -> None:
+        if points:
+            await self._persist(lambda: self._index.upsert(spec.stored_as, points))
+
+    async def _moved(self, spec: CollectionSpec) -> bool:
+        """Whether the collection is kept elsewhere by now: what was written to where it was may not have come along,
+        and must be written again. Waits while that is just being decided."""
+        placement = await self._persist(lambda: settled(self._index, spec.name, seconds=self._limits.retry_seconds))
+        if placement.live == spec.stored_as:
+            return False
+        if self._spec is spec:
+            self._spec = (await self._persist(lambda: self._index.collection(placement.live))).spec
+        return True
+
+    async def _known_hashes(self, spec: CollectionSpec, ids: list[str]) -> Mapping[str, str]:
         if not ids:
             return {}
-        return await self._persist(lambda: self._index.content_hashes(self._spec.name, ids))
+        return await self._persist(lambda: self._index.content_hashes(spec.stored_as, ids))
 
-    async def _embed(self, documents: list[Document]) -> tuple[list[Point], dict[str, Fault], dict[str, int]]:
-        """Points for the documents that the embedder took, faults of those it refused, tokens cut by id."""
-        if not documents:
-            return [], {}, {}
-        try:
-            embedded = await self._persist(lambda: self._embed_texts([document.passage for document in documents]))
-        except InvalidArgument as refusal:
-            if len(documents) == 1:
-                return [], {documents[0].id: refusal}, {}
-            # One of them is at fault: each alone finds out which, and the others do not suffer for it.
-            parts = [await self._embed([document]) for document in documents]
-            return (
-                [point for part in parts for point in part[0]],
-                {id_: fault for part in parts for id_, fault in part[1].items()},
-                {id_: count for part in parts for id_, count in part[2].items()},
-            )
-        points = [
-            Point(document, document.content_hash, vector)
-            for document, vector in zip(documents, embedded.vectors, strict=True)
-        ]
-        dropped = {documents[position].id: count for position, count in embedded.dropped_token_counts.items()}
-        return points, {}, dropped
-
-    async def _embed_texts(self, texts: list[str]) -> EmbeddedTexts:
-        return await self._embedder.embed_passages(
-            texts, fingerprint=self._spec.embedder.fingerprint, timeout=self._timeout()
+    def _embedding(self, spec: CollectionSpec) -> PassageEmbedding:
+        return PassageEmbedding(
+            embedder=self._embedder,
+            fingerprint=spec.embedder.fingerprint,
+            retry_seconds=self._limits.retry_seconds,
+            work="ingest",
+            timeout=self._timeout,
         )
 
     @staticmethod
     def _acknowledge(
-        entry: tuple[int, Offered], changed: dict[str, Document], refusals: dict[str, Fault], dropped: dict[str, int]
+        entry: tuple[int, Offered], written: Mapping[str, int], refusals: Mapping[str, Fault]
     ) -> Acknowledgement:
         sequence, offered = entry
         refusal = offered.refusal or (refusals.get(offered.id) if offered.document else None)
         if refusal:
             return Acknowledgement(sequence, offered.id, Outcome.REFUSED, refusal)
-        if offered.id not in changed:
+        if offered.id not in written:
             return Acknowledgement(sequence, offered.id, Outcome.UNCHANGED)
-        return Acknowledgement(sequence, offered.id, Outcome.INDEXED, dropped_token_count=dropped.get(offered.id, 0))
+        return Acknowledgement(sequence, offered.id, Outcome.INDEXED, dropped_token_count=written[offered.id])
 
     async def _persist(self, operation: Callable[[], Awaitable[T]]) -> T:
-        """Repeats an idempotent operation while its backend is away or overloaded, up to the limit."""
-        attempts = tenacity.AsyncRetrying(
-            retry=tenacity.retry_if_exception_type((Unavailable, ResourceExhausted)),
-            wait=tenacity.wait_random_exponential(multiplier=0.2, max=2.0),
-            stop=tenacity.stop_after_delay(self._limits.retry_seconds),
-            before_sleep=_log_wait,
-            reraise=True,
-        )
-        async for attempt in attempts:
-            with attempt:
-                return await operation()
-        raise AssertionError("unreachable: the last attempt raises")  # pragma: no cover
+        return await persist(operation, seconds=self._limits.retry_seconds, work="ingest")
 
 
 def _size(entry: tuple[int, Offered]) -> int:
     document = entry[1].document
     return 4 * len(document.text) if document else 0
-
-
-def _log_wait(state: tenacity.RetryCallState) -> None:
-    failure = state.outcome.exception() if state.outcome else None
-    log.warning("ingest waits for a backend", error=str(failure), attempt=state.attempt_number)

@@ -6,8 +6,9 @@ DeadlineExceeded when `timeout` (seconds, None: no limit) ran out.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Protocol
 
 import numpy as np
@@ -17,6 +18,7 @@ from winnow_gateway.collections import Collection, CollectionSpec, EmbedderModel
 from winnow_gateway.documents import Document, DocumentView, StoredDocument
 from winnow_gateway.filters import Filter
 from winnow_gateway.ordering import Fusion, Mixing
+from winnow_gateway.placements import Placement
 from winnow_rpc.faults import FailedPrecondition
 
 
@@ -61,6 +63,8 @@ class Point:
     document: Document
     content_hash: str
     vector: NDArray[np.float32]
+    updated: datetime | None = None
+    """When the document was written; None: now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,14 @@ class Page:
     next_offset: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class HashPage:
+    """Content hashes of some documents by id, and where the next ones begin."""
+
+    hashes: Mapping[str, str]
+    next_offset: str | None
+
+
 def no_lexical_index(collection: str) -> FailedPrecondition:
     """The fault for a search by BM25 of a collection that has none."""
     return FailedPrecondition(
@@ -95,8 +107,17 @@ def no_lexical_index(collection: str) -> FailedPrecondition:
 class Embedder(Protocol):
     """Turns texts into vectors."""
 
-    async def model(self, *, timeout: float | None = None) -> EmbedderModel:
-        """The model that is served now."""
+    @property
+    def backends(self) -> Sequence[str]:
+        """Names of what embeds, for breakers and messages."""
+        ...
+
+    def backend(self, fingerprint: str) -> str:
+        """Which of `backends` embeds for a model, as far as is known."""
+        ...
+
+    async def model(self, *, fingerprint: str = "", timeout: float | None = None) -> EmbedderModel:
+        """The model that is served now; where there are several, the one with this fingerprint if it is among them."""
         ...
 
     async def embed_query(self, query: str, *, fingerprint: str, timeout: float | None = None) -> EmbeddedTexts:
@@ -124,11 +145,45 @@ class Reranker(Protocol):
         ...
 
 
-class Index(Protocol):
-    """Holds collections of points. Unknown collections raise NotFound."""
+class Placements(Protocol):
+    """Says, to all gateways alike, which collections of the index a name means. See `placements`."""
 
-    async def create_collection(self, spec: CollectionSpec) -> Collection:
-        """Makes a collection; AlreadyExists if the name is taken."""
+    async def placements(self, names: Iterable[str]) -> Mapping[str, Placement]:
+        """Where each of the names is kept now, in one call; whether it is there at all is not looked at."""
+        ...
+
+    async def placement(self, name: str) -> Placement:
+        """Where a name is kept now."""
+        ...
+
+    async def begin(self, name: str, stored: str) -> None:
+        """From now on a collection of the index is the one that is being filled."""
+        ...
+
+    async def hold(self, name: str) -> None:
+        """From now on writes wait. Aborted if nothing is being filled."""
+        ...
+
+    async def release(self, name: str) -> None:
+        """Writes go on, to where they went. Aborted if none were held."""
+        ...
+
+    async def switch(self, placement: Placement) -> None:
+        """The held collection is the live one, the live one the former, at once. Aborted if none is held any more."""
+        ...
+
+
+class Index(Protocol):
+    """Holds collections of points, under their stored names. Unknown collections raise NotFound."""
+
+    @property
+    def placements(self) -> Placements:
+        """Which of them a name means."""
+        ...
+
+    async def create_collection(self, spec: CollectionSpec, *, created: datetime | None = None) -> Collection:
+        """Makes a collection; AlreadyExists if its stored name is taken. `created`: when it counts as made; None:
+        now."""
         ...
 
     async def collection(self, name: str) -> Collection:
@@ -139,12 +194,20 @@ class Index(Protocol):
         """Names of all collections, ours or not, in no order."""
         ...
 
+    async def stored_names(self, name: str) -> Sequence[str]:
+        """Stored names of all that there is of a collection, whatever it is for."""
+        ...
+
     async def delete_collection(self, name: str) -> None:
-        """Removes a collection and all its points."""
+        """Removes a collection and all its points, and the roles that it had."""
         ...
 
     async def content_hashes(self, name: str, document_ids: Sequence[str]) -> Mapping[str, str]:
         """Content hash of each of the documents that is there."""
+        ...
+
+    async def hashes(self, name: str, *, since: datetime | None, limit: int, offset: str | None) -> HashPage:
+        """Content hashes of the documents, page by page; `since`: of those that were written then or later."""
         ...
 
     async def upsert(self, name: str, points: Sequence[Point]) -> None:
@@ -153,6 +216,10 @@ class Index(Protocol):
 
     async def document(self, name: str, document_id: str) -> StoredDocument | None:
         """One document, None if it is not there."""
+        ...
+
+    async def stored_documents(self, name: str, document_ids: Sequence[str]) -> Sequence[StoredDocument]:
+        """Those of the documents that are there, whole, in no order."""
         ...
 
     async def texts(self, name: str, document_ids: Sequence[str]) -> Mapping[str, str]:

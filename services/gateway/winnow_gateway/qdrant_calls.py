@@ -10,6 +10,7 @@ import grpc
 from qdrant_client import context_headers
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 
+from winnow_gateway.placements import split_stored
 from winnow_rpc import telemetry
 from winnow_rpc.faults import (
     AlreadyExists,
@@ -43,7 +44,8 @@ async def asking(collection: str = "", *, timeout: float) -> AsyncIterator[None]
 
 
 def no_collection(name: str) -> NotFound:
-    """The fault for a collection that is not there, or is not ours."""
+    """The fault for a collection, by its name or its stored one, that is not there or is not ours."""
+    name, _ = split_stored(name)
     return NotFound(f"there is no collection {name!r}", reason="NO_COLLECTION", metadata={"collection": name})
 
 

@@ -1,7 +1,8 @@
 """The index: Qdrant, or what speaks its protocol, through qdrant-client over gRPC.
 
-A collection of ours is a Qdrant collection of the same name whose own metadata holds what it was made from, so that any
-gateway can serve it. Each document is one point; its payload holds the document.
+A collection of ours is a Qdrant collection of the same name, or of the name that `placements` says, whose own metadata
+holds what it was made from, so that any gateway can serve it. Each document is one point; its payload holds the
+document.
 """
 
 from __future__ import annotations
@@ -20,11 +21,20 @@ from winnow_gateway.collections import Collection, CollectionSpec, IndexState, M
 from winnow_gateway.documents import DocumentView, StoredDocument, point_id
 from winnow_gateway.filters import Filter
 from winnow_gateway.ordering import Fusion
-from winnow_gateway.ports import Candidate, Page, Point
+from winnow_gateway.placements import split_stored
+from winnow_gateway.ports import Candidate, HashPage, Page, Point
 from winnow_gateway.qdrant_calls import asking, no_collection
 from winnow_gateway.qdrant_connection import IndexAccess, QdrantConnection
 from winnow_gateway.qdrant_filters import metadata_key, qdrant_filter
-from winnow_gateway.qdrant_points import dense_params, payload_keys, read_document, sparse_params, written_points
+from winnow_gateway.qdrant_placements import QdrantPlacements
+from winnow_gateway.qdrant_points import (
+    dense_params,
+    payload_keys,
+    read_document,
+    read_stored,
+    sparse_params,
+    written_points,
+)
 from winnow_gateway.qdrant_retrieval import Retrieval
 from winnow_rpc.calling import ChannelSettings, service_config
 from winnow_rpc.faults import Fault, InvalidArgument, ResourceExhausted
@@ -92,35 +102,37 @@ class QdrantIndex:
         # What each collection was made from, as last read. The catalog reads it anew every few seconds, so a collection
         # that another gateway made anew is mistaken for its former self no longer here than there.
         self._specs: dict[str, CollectionSpec] = {}
+        self.placements = QdrantPlacements(self._connection.client, timeout_seconds=timeout_seconds)
 
     @property
     def _client(self) -> AsyncQdrantClient:
         return self._connection.client()
 
-    async def create_collection(self, spec: CollectionSpec) -> Collection:
+    async def create_collection(self, spec: CollectionSpec, *, created: datetime | None = None) -> Collection:
         """Makes a collection with its payload indexes, which must be there before HNSW is built."""
-        async with self._asking(spec.name):
+        stored = spec.stored_as
+        async with self._asking(stored):
             await self._client.create_collection(
-                spec.name,
+                stored,
                 vectors_config=dense_params(spec),
                 sparse_vectors_config=sparse_params(spec),
                 hnsw_config=models.HnswConfigDiff(m=spec.hnsw.m, ef_construct=spec.hnsw.ef_construct),
-                metadata=write_spec(spec, created=datetime.now(UTC)),
+                metadata=write_spec(spec, created=created or datetime.now(UTC)),
                 shard_number=self._spread.shards or None,
                 replication_factor=self._spread.replicas or None,
                 write_consistency_factor=self._spread.write_consistency or None,
             )
         try:
             for field in spec.metadata_fields:
-                async with self._asking(spec.name):
+                async with self._asking(stored):
                     await self._client.create_payload_index(
-                        spec.name, metadata_key(field.key), field_schema=_SCHEMAS[field.type], wait=True
+                        stored, metadata_key(field.key), field_schema=_SCHEMAS[field.type], wait=True
                     )
         except Fault:
             # Half of a collection would be worse than none.
-            await self.delete_collection(spec.name)
+            await self.delete_collection(stored)
             raise
-        return await self.collection(spec.name)
+        return await self.collection(stored)
 
     async def collection(self, name: str) -> Collection:
         """One collection as it stands; one that is not ours counts as not there."""
@@ -149,6 +161,10 @@ class QdrantIndex:
             listed = await self._client.get_collections()
         return [each.name for each in listed.collections]
 
+    async def stored_names(self, name: str) -> Sequence[str]:
+        """Stored names of all that there is of a collection, whatever it is for."""
+        return [stored for stored in await self.collection_names() if split_stored(stored)[0] == name]
+
     async def delete_collection(self, name: str) -> None:
         """Removes a collection and all its points."""
         self._specs.pop(name, None)
@@ -166,6 +182,22 @@ class QdrantIndex:
         payloads = [record.payload or {} for record in records]
         return {payload["document_id"]: payload["content_hash"] for payload in payloads}
 
+    async def hashes(self, name: str, *, since: datetime | None, limit: int, offset: str | None) -> HashPage:
+        """Content hashes of the documents, page by page; `since`: of those that were written then or later."""
+        written = models.FieldCondition(key="updated", range=models.DatetimeRange(gte=since)) if since else None
+        async with self._asking(name):
+            records, following = await self._client.scroll(
+                name,
+                scroll_filter=models.Filter(must=[written]) if written else None,
+                limit=limit,
+                offset=offset,
+                with_payload=["document_id", "content_hash"],
+                with_vectors=False,
+            )
+        payloads = [record.payload or {} for record in records]
+        found = {payload["document_id"]: payload["content_hash"] for payload in payloads}
+        return HashPage(found, str(following) if following is not None else None)
+
     async def upsert(self, name: str, points: Sequence[Point]) -> None:
         """Writes points; returns once they are on disk."""
         structs = written_points(points, await self._spec(name))
@@ -174,14 +206,22 @@ class QdrantIndex:
 
     async def document(self, name: str, document_id: str) -> StoredDocument | None:
         """One document, None if it is not there."""
-        async with self._asking(name):
-            records = await self._client.retrieve(name, [point_id(document_id)], with_payload=True)
-        if not records:
-            return None
-        payload = records[0].payload or {}
-        return StoredDocument(
-            read_document(payload), payload["content_hash"], datetime.fromisoformat(payload["updated"])
-        )
+        found = await self.stored_documents(name, [document_id])
+        return found[0] if found else None
+
+    async def stored_documents(self, name: str, document_ids: Sequence[str]) -> Sequence[StoredDocument]:
+        """Those of the documents that are there, whole, in no order."""
+        try:
+            async with self._asking(name):
+                records = await self._client.retrieve(name, [point_id(id_) for id_ in document_ids], with_payload=True)
+        except ResourceExhausted:
+            if len(document_ids) == 1:
+                raise
+            # So many large texts do not fit into one message.
+            half = len(document_ids) // 2
+            first = await self.stored_documents(name, document_ids[:half])
+            return [*first, *await self.stored_documents(name, document_ids[half:])]
+        return [read_stored(record.payload or {}) for record in records]
 
     async def texts(self, name: str, document_ids: Sequence[str]) -> Mapping[str, str]:
         """The whole text of each of the documents that is there."""

@@ -9,7 +9,7 @@ from typing import Any
 from qdrant_client import models
 
 from winnow_gateway.collections import NO_LANGUAGE, CollectionSpec, LexicalConfig, Similarity
-from winnow_gateway.documents import Document, DocumentView, point_id, split_text
+from winnow_gateway.documents import Document, DocumentView, StoredDocument, point_id, split_text
 from winnow_gateway.ports import Point
 from winnow_gateway.qdrant_filters import METADATA
 
@@ -60,7 +60,11 @@ def written_points(points: Sequence[Point], spec: CollectionSpec) -> list[models
         models.PointStruct(
             id=point_id(point.document.id),
             vector=_vectors(point, spec),
-            payload={**_payload(point.document), "content_hash": point.content_hash, "updated": now},
+            payload={
+                **_payload(point.document),
+                "content_hash": point.content_hash,
+                "updated": point.updated.isoformat() if point.updated else now,
+            },
         )
         for point in points
     ]
@@ -78,6 +82,11 @@ def _payload(document: Document) -> dict[str, Any]:
     payload = {"document_id": document.id, "title": document.title, "text": head, METADATA: dict(document.metadata)}
     # Apart, so that a hundred candidates of a search need not carry a hundred long texts.
     return {**payload, "text_is_long": True, "text_rest": rest} if rest else payload
+
+
+def read_stored(payload: Mapping[str, Any]) -> StoredDocument:
+    """The document of a whole payload, and what is known of it."""
+    return StoredDocument(read_document(payload), payload["content_hash"], datetime.fromisoformat(payload["updated"]))
 
 
 def read_document(payload: Mapping[str, Any]) -> Document:

@@ -6,17 +6,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from winnow_gateway import outcomes
-from winnow_gateway.breaking import BreakerOpen, CircuitBreaker
+from winnow_gateway.backends import Backends
+from winnow_gateway.breaking import BreakerOpen
 from winnow_gateway.budgets import Budget
-from winnow_gateway.catalog import Catalog
 from winnow_gateway.collections import CollectionSpec
-from winnow_gateway.costs import CostBook, Costs
+from winnow_gateway.costs import Costs
 from winnow_gateway.documents import DocumentView, split_text
 from winnow_gateway.exhausting import fetch_all
 from winnow_gateway.filters import filtered_keys
@@ -24,9 +24,9 @@ from winnow_gateway.guarding import guarded
 from winnow_gateway.ordering import Mixing, Placed, SettledTop, splice
 from winnow_gateway.outcomes import Cause, Degradation, Hit, SearchOutcome, SearchTiming
 from winnow_gateway.planning import Effort, Plan, RetrievalKind, SearchMode, Shortfall, extend, refine
-from winnow_gateway.ports import Candidate, EmbeddedTexts, Embedder, Index, Reranker
+from winnow_gateway.ports import Candidate, EmbeddedTexts
 from winnow_gateway.queries import RankingPolicy, SearchQuery
-from winnow_gateway.reranking import AnytimeReranker, Reranking
+from winnow_gateway.reranking import Reranking
 from winnow_rpc import tracing
 from winnow_rpc.faults import (
     DeadlineExceeded,
@@ -39,20 +39,6 @@ from winnow_rpc.faults import (
 
 # A deadline of 0 would mean none to some.
 _LEAST_SECONDS = 0.001
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Backends:
-    """What searches call, with the breaker of each and the book of their costs."""
-
-    catalog: Catalog
-    embedder: Embedder
-    embedder_breaker: CircuitBreaker
-    index: Index
-    index_breaker: CircuitBreaker
-    reranker: Reranker
-    anytime: AnytimeReranker
-    book: CostBook
 
 
 def unranked(cause: Cause, fault: Fault | None, *, retry_after: float | None = None) -> Fault:
@@ -147,7 +133,8 @@ class SearchRun:
                 raise BreakerOpen("the embedder is given a pause")
             patience = 4 * self._costs.embed_seconds
             with tracing.span("embed", "client"):
-                async with guarded(self._backends.embedder_breaker, "embedder", left, patience, clock=self._clock):
+                breaker = self._backends.embedder_breaker(self._spec.embedder.fingerprint)
+                async with guarded(breaker, "embedder", left, patience, clock=self._clock):
                     embedded = await self._backends.embedder.embed_query(
                         self._query.query, fingerprint=self._spec.embedder.fingerprint, timeout=left
                     )
@@ -194,7 +181,7 @@ class SearchRun:
         try:
             async with guarded(self._backends.index_breaker, "index", left, 1.0, clock=self._clock):
                 self._candidates = await self._backends.index.retrieve(
-                    query.collection,
+                    self._spec.stored_as,
                     vector=vector,
                     text=None if self._kind is RetrievalKind.DENSE else query.query,
                     fusion=query.fusion,
@@ -222,7 +209,12 @@ class SearchRun:
     async def _fetch_all(self) -> None:
         """Every document with its text; where time or the index fails, those that came."""
         fetched = await fetch_all(
-            self._backends.index, self._query, self._candidates, seconds=self._budget.left, clock=self._clock
+            self._backends.index,
+            self._spec.stored_as,
+            self._query,
+            self._candidates,
+            seconds=self._budget.left,
+            clock=self._clock,
         )
         self._candidates = fetched.candidates
         if fetched.cause:
@@ -364,7 +356,7 @@ class SearchRun:
             # A part of what is left is for sending it all.
             left = 0.9 * self._budget.until_deadline
             async with guarded(self._backends.index_breaker, "index", left, 1.0, clock=self._clock):
-                texts = await self._backends.index.texts(self._query.collection, long)
+                texts = await self._backends.index.texts(self._spec.stored_as, long)
         except Fault as fault:
             self._degradations.append(outcomes.texts_cut(Cause.of(fault), fault, count=len(long)))
         self._timing.retrieve_micros += round((self._clock() - entered) * 1e6)

@@ -9,6 +9,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from winnow_gateway.admission import Admission, AdmissionSettings
+from winnow_gateway.backends import Backends
 from winnow_gateway.breaking import BreakerSettings, CircuitBreaker
 from winnow_gateway.budgets import Budget
 from winnow_gateway.catalog import Catalog
@@ -19,10 +20,13 @@ from winnow_gateway.planning import DepthPolicy, Plan, SearchMode, Shortfall, Si
 from winnow_gateway.ports import Embedder, Index, Reranker
 from winnow_gateway.queries import SearchQuery
 from winnow_gateway.reranking import AnytimeReranker
-from winnow_gateway.search_run import Backends, SearchRun, unranked
+from winnow_gateway.search_run import SearchRun, unranked
 from winnow_rpc import tracing
 from winnow_rpc.deferring import soon
-from winnow_rpc.faults import DeadlineExceeded, InvalidArgument
+from winnow_rpc.faults import DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound
+
+# As the catalog calls it, and as the embedder does.
+_ANOTHER_MODEL = frozenset(("EMBEDDER_MISMATCH", "MODEL_MISMATCH"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +69,7 @@ class Searcher:
         self._backends = Backends(
             catalog=catalog,
             embedder=embedder,
-            embedder_breaker=breaker(),
+            embedder_breakers={name: breaker() for name in embedder.backends},
             index=index,
             index_breaker=breaker(),
             reranker=reranker,
@@ -82,7 +86,7 @@ class Searcher:
     def breakers(self) -> Mapping[str, CircuitBreaker]:
         """The breaker of each backend, by its name."""
         return {
-            "embedder": self._backends.embedder_breaker,
+            **self._backends.embedder_breakers,
             "index": self._backends.index_breaker,
             "reranker": self._reranker_breaker,
         }
@@ -108,8 +112,28 @@ class Searcher:
         )
         _check_consistent(query)
         timing = SearchTiming()
+        collection = await self._collection(query, budget, timing)
+        try:
+            async with aclosing(self._run(query, collection, budget, timing, progressive=progressive)) as states:
+                async for state in states:
+                    yield state
+            return
+        except (NotFound, FailedPrecondition) as fault:
+            if isinstance(fault, FailedPrecondition) and fault.reason not in _ANOTHER_MODEL:
+                raise
+            # Nothing was answered yet. It may have been re-embedded meanwhile, and what was remembered of it is gone.
+            former = collection.spec.stored_as
+            collection = await self._collection(query, budget, timing, fresh=True)
+            if collection.spec.stored_as == former:
+                raise
+        async with aclosing(self._run(query, collection, budget, timing, progressive=progressive)) as states:
+            async for state in states:
+                yield state
+
+    async def _run(
+        self, query: SearchQuery, collection: Collection, budget: Budget, timing: SearchTiming, *, progressive: bool
+    ) -> AsyncGenerator[SearchOutcome, None]:
         with tracing.span("plan") as span:
-            collection = await self._collection(query, budget, timing)
             costs = self._book.costs(query.collection, now=self._clock())
             plan = self._plan(query, collection, costs, budget)
             span.set(mode=plan.mode.value, why=plan.reason, candidates=plan.candidates, depth=plan.depth)
@@ -134,9 +158,11 @@ class Searcher:
                         _describe(query, state)
                     yield state
 
-    async def _collection(self, query: SearchQuery, budget: Budget, timing: SearchTiming) -> Collection:
+    async def _collection(
+        self, query: SearchQuery, budget: Budget, timing: SearchTiming, *, fresh: bool = False
+    ) -> Collection:
         # Mostly from memory. What is promised for a number of documents must not rest on an old count.
-        fresh = query.depth_policy is DepthPolicy.FLOOR or query.mode is SearchMode.EXHAUSTIVE
+        fresh = fresh or query.depth_policy is DepthPolicy.FLOOR or query.mode is SearchMode.EXHAUSTIVE
         try:
             async with asyncio.timeout(budget.until_deadline):
                 collection = await self._catalog.recent(query.collection, fresh=fresh)
@@ -159,7 +185,7 @@ class Searcher:
                 seconds=budget.left,
                 has_budget=budget.has_budget,
                 costs=costs,
-                embedder_up=self._backends.embedder_breaker.admits,
+                embedder_up=self._backends.embedder_breaker(collection.spec.embedder.fingerprint).admits,
                 reranker_up=self._reranker_breaker.admits,
             )
         )

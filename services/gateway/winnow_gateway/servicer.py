@@ -9,11 +9,12 @@ from typing import Any, TypeAlias
 import grpc
 
 from winnow.search.v1 import collections_pb2, documents_pb2, search_pb2, search_service_pb2_grpc
-from winnow_gateway import conversion, paging, search_conversion, validation
+from winnow_gateway import conversion, moving, paging, search_conversion, validation
 from winnow_gateway.authorizing import visible
 from winnow_gateway.catalog import Catalog
 from winnow_gateway.ingesting import Acknowledgement, IngestLimits, IngestRun, Offered
 from winnow_gateway.ports import Embedder, Index
+from winnow_gateway.reembedding import Reembedder
 from winnow_gateway.searching import Searcher
 from winnow_rpc.faults import Fault, InvalidArgument, NotFound
 
@@ -30,6 +31,7 @@ class SearchServicer(search_service_pb2_grpc.SearchServiceServicer):
         searcher: Searcher,
         embedder: Embedder,
         index: Index,
+        reembedder: Reembedder,
         ingest_limits: IngestLimits,
         default_deadline_seconds: float,
     ) -> None:
@@ -37,6 +39,7 @@ class SearchServicer(search_service_pb2_grpc.SearchServiceServicer):
         self._searcher = searcher
         self._embedder = embedder
         self._index = index
+        self._reembedder = reembedder
         self._ingest_limits = ingest_limits
         self._default_deadline = default_deadline_seconds
         self.on_acknowledged: Callable[[Sequence[Acknowledgement]], None] = lambda group: None
@@ -85,6 +88,20 @@ class SearchServicer(search_service_pb2_grpc.SearchServiceServicer):
         count = await self._catalog.delete(name)
         return collections_pb2.DeleteCollectionResponse(deleted_document_count=count)
 
+    async def ReembedCollection(
+        self, request: collections_pb2.ReembedCollectionRequest, context: Context
+    ) -> AsyncIterator[collections_pb2.ReembedCollectionResponse]:
+        """Embeds every document of a collection anew."""
+        name = validation.checked_collection_name(request.name, field="name")
+        if request.keep_former and request.discard:
+            raise InvalidArgument(
+                "keep_former and discard contradict each other", field="discard", reason="CONTRADICTION"
+            )
+        run = self._reembedder.run(name, keep_former=request.keep_former, discard=request.discard)
+        async with aclosing(run) as states:
+            async for progress in states:
+                yield conversion.write_progress(progress)
+
     async def IngestDocuments(
         self, request_iterator: AsyncIterator[documents_pb2.IngestDocumentsRequest], context: Context
     ) -> AsyncIterator[documents_pb2.IngestDocumentsResponse]:
@@ -121,8 +138,7 @@ class SearchServicer(search_service_pb2_grpc.SearchServiceServicer):
         """Returns one document."""
         collection = validation.checked_collection_name(request.collection)
         id_ = validation.checked_document_id(request.id)
-        await self._catalog.spec(collection)
-        stored = await self._index.document(collection, id_)
+        stored = await self._catalog.located(collection, lambda stored: self._index.document(stored, id_))
         if stored is None:
             raise NotFound(
                 f"collection {collection!r} holds no document {id_!r}",
@@ -142,8 +158,10 @@ class SearchServicer(search_service_pb2_grpc.SearchServiceServicer):
         filter_ = conversion.read_filter(request.filter)
         offset = paging.read_token("documents", request.page_token)
         size = _page_size(request.page_size)
-        await self._catalog.spec(collection)
-        page = await self._index.documents(collection, filter_=filter_, limit=size, offset=offset, view=view)
+        page = await self._catalog.located(
+            collection,
+            lambda stored: self._index.documents(stored, filter_=filter_, limit=size, offset=offset, view=view),
+        )
         return documents_pb2.ListDocumentsResponse(
             documents=[conversion.write_document(document, view) for document in page.documents],
             next_page_token=paging.write_token("documents", page.next_offset),
@@ -162,9 +180,9 @@ class SearchServicer(search_service_pb2_grpc.SearchServiceServicer):
         ids = validation.checked_ids(request.ids, field="ids")
         await self._catalog.spec(collection)
         if ids:
-            count = await self._index.delete_documents(collection, ids)
+            count = await moving.delete_documents(self._index, collection, ids)
         else:
-            count = await self._index.delete_matching(collection, filter_)
+            count = await moving.delete_matching(self._index, collection, filter_)
         self._catalog.forget(collection)
         return documents_pb2.DeleteDocumentsResponse(deleted_document_count=count)
 

@@ -18,6 +18,9 @@ class GatewaySettings(ServingSettings):
     """Port to listen on; 0 takes a free one, which the `listening` event names."""
     embedder: str = "127.0.0.1:50051"
     """The embedder: host:port; several replicas by comma; or dns:///name:port for all replicas behind a name."""
+    embedder_former: str | None = None
+    """While one model takes the place of another: the embedder of the former one, as `embedder`. It embeds the queries
+    of collections that its model filled, until ReembedCollection has bound them to the model of `embedder`."""
     reranker: str = "127.0.0.1:50052"
     """The reranker: host:port; several replicas by comma; or dns:///name:port for all replicas behind a name."""
     index: str = Field(default="127.0.0.1:6334", pattern=r"^.+:\d{1,5}$")
@@ -68,6 +71,9 @@ class GatewaySettings(ServingSettings):
     """Groups of one ingest stream that are being embedded or wait to be written."""
     ingest_retry_seconds: float = Field(default=60.0, ge=0, le=3600)
     """How long an ingest waits for a backend that is away before it gives up."""
+    reembed_grace_seconds: float = Field(default=30.0, ge=0, le=3600)
+    """How long a collection's former vectors stay after it was re-embedded, for searches that have begun with them. No
+    shorter than `model_cache_seconds` of any gateway, and the longest search."""
     default_deadline_seconds: float = Field(default=30.0, gt=0, le=3600)
     """Time for a search whose caller set no deadline."""
     answer_margin_millis: float = Field(default=8.0, ge=0, le=10_000)

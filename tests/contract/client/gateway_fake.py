@@ -52,6 +52,8 @@ class FakeGateway(search_service_pb2_grpc.SearchServiceServicer):
         self.batches: list[list[str]] = []
         """Ids of each batch that came."""
         self.deadlines: list[float | None] = []
+        self.reembeddings_broken = 0
+        """How many of the next re-embeddings break off after their first progress."""
         self.ingest_delay = 0.0
         """Seconds between two batches of acknowledgements."""
         self.end_early = False
@@ -115,6 +117,31 @@ class FakeGateway(search_service_pb2_grpc.SearchServiceServicer):
         count = len(self._find(request.name).documents)
         del self.held[request.name]
         return collections_pb2.DeleteCollectionResponse(deleted_document_count=count)
+
+    async def ReembedCollection(self, request: Any, context: Any) -> AsyncIterator[Any]:
+        await self._begin("ReembedCollection", request, context)
+        held = self._find(request.name)
+        former, model = held.description.embedder_fingerprint, "cd" * 32
+        steps = {"phase": collections_pb2.REEMBED_PHASE_EMBEDDING, "embedder_fingerprint": model}
+        total = len(held.documents)
+        for done in range(total + 1):
+            yield collections_pb2.ReembedCollectionResponse(
+                embedded_document_count=done,
+                document_count=total,
+                former_embedder_fingerprint=former,
+                **steps,
+            )
+            if self.reembeddings_broken:
+                self.reembeddings_broken -= 1
+                raise Unavailable("the fake was told to break off", reason="TOLD_TO")
+        held.description.embedder_fingerprint = model
+        yield collections_pb2.ReembedCollectionResponse(
+            embedded_document_count=total,
+            document_count=total,
+            former_embedder_fingerprint=former,
+            complete=True,
+            **{**steps, "phase": collections_pb2.REEMBED_PHASE_SWITCHED},
+        )
 
     async def IngestDocuments(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:
         header = await anext(aiter(request_iterator))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import grpc
 import pytest
@@ -11,9 +12,15 @@ import pytest
 from tests.fakes.backends import FakeEmbedder, FakeIndex, FakeReranker
 from winnow.search.v1 import search_service_pb2_grpc
 from winnow_gateway.catalog import Catalog
+from winnow_gateway.embedders import Embedders
 from winnow_gateway.ingesting import IngestLimits
+from winnow_gateway.ports import Index
+from winnow_gateway.qdrant_index import QdrantIndex
+from winnow_gateway.reembedding import Reembedder, ReembedLimits
 from winnow_gateway.searching import Searcher, SearchSettings
 from winnow_gateway.servicer import SearchServicer
+from winnow_index.serving import open_service
+from winnow_index.settings import IndexSettings
 from winnow_rpc.calling import ChannelSettings, open_channel
 from winnow_rpc.requesting import Authorizer
 from winnow_rpc.serving import RunningServer, Service
@@ -25,9 +32,13 @@ class Gateway:
     """The gateway's fakes, and a stub that calls it over a real connection."""
 
     embedder: FakeEmbedder = field(default_factory=FakeEmbedder)
+    former_embedder: FakeEmbedder | None = None
+    """Beside the other, while one model takes the place of another."""
     reranker: FakeReranker = field(default_factory=FakeReranker)
     index: FakeIndex = field(default_factory=FakeIndex)
     now: float = 0.0
+    grace: float = 0.0
+    """Seconds that former vectors stay after a re-embedding."""
     settings: SearchSettings = field(default_factory=SearchSettings)
     searcher: Searcher = None  # type: ignore[assignment]
     stub: search_service_pb2_grpc.SearchServiceAsyncStub = None  # type: ignore[assignment]
@@ -35,10 +46,11 @@ class Gateway:
     channel: grpc.aio.Channel = None  # type: ignore[assignment]
 
     def service(self, *, authorizer: Authorizer | None = None) -> Service:
-        catalog = Catalog(index=self.index, embedder=self.embedder, cache_seconds=5, clock=lambda: self.now)
+        embedder = Embedders(self.embedder, self.former_embedder)
+        catalog = Catalog(index=self.index, embedder=embedder, cache_seconds=5, clock=lambda: self.now)
         self.searcher = Searcher(
             catalog=catalog,
-            embedder=self.embedder,
+            embedder=embedder,
             reranker=self.reranker,
             index=self.index,
             settings=self.settings,
@@ -46,8 +58,16 @@ class Gateway:
         servicer = SearchServicer(
             catalog=catalog,
             searcher=self.searcher,
-            embedder=self.embedder,
+            embedder=embedder,
             index=self.index,
+            reembedder=Reembedder(
+                catalog=catalog,
+                index=self.index,
+                embedder=embedder,
+                limits=ReembedLimits(
+                    group_size=4, groups_in_flight=2, retry_seconds=1, grace_seconds=self.grace, poll_seconds=0.01
+                ),
+            ),
             ingest_limits=IngestLimits(group_size=4, retry_seconds=1),
             default_deadline_seconds=30,
         )
@@ -76,3 +96,21 @@ async def gateway(request: pytest.FixtureRequest) -> AsyncIterator[Gateway]:
     yield made
     await channel.close()
     await server.stop()
+
+
+@pytest.fixture(params=["fake", "qdrant-client over winnow_index"])
+async def index(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Index]:
+    """All that claims to be an index: the fake of the tests, and the Qdrant client over a real server."""
+    if request.param == "fake":
+        yield FakeIndex()
+        return
+    settings = IndexSettings(port=0, data_dir=tmp_path)
+    server = RunningServer(open_service(settings), settings)
+    await server.start()
+    host, _, port = server.address.rpartition(":")
+    client = QdrantIndex(host=host, port=int(port), timeout_seconds=10, max_message_bytes=3 * 1024 * 1024)
+    try:
+        yield client
+    finally:
+        await client.close()
+        await server.stop()

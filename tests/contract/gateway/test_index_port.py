@@ -1,16 +1,15 @@
 """One suite for all that claims to be an index: the fake of the tests, and the Qdrant client over a real server."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.fakes.backends import DIMENSION, FakeIndex, embed_words
+from tests.fakes.backends import DIMENSION, embed_words
 from winnow_gateway.collections import (
     CollectionSpec,
     EmbedderModel,
@@ -26,10 +25,7 @@ from winnow_gateway.filters import NO_FILTER, Condition, Exists, Filter, HasId, 
 from winnow_gateway.ordering import DEFAULT_FUSION, Fusion
 from winnow_gateway.ports import Candidate, Index, Point
 from winnow_gateway.qdrant_index import QdrantIndex
-from winnow_index.serving import open_service
-from winnow_index.settings import IndexSettings
 from winnow_rpc.faults import AlreadyExists, FailedPrecondition, NotFound, Unavailable
-from winnow_rpc.serving import RunningServer
 
 SPEC = CollectionSpec(
     name="docs",
@@ -53,26 +49,13 @@ DOCUMENTS = [
 ]
 
 
-@pytest.fixture(params=["fake", "qdrant-client over winnow_index"])
-async def index(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Index]:
-    if request.param == "fake":
-        yield FakeIndex()
-        return
-    settings = IndexSettings(port=0, data_dir=tmp_path)
-    server = RunningServer(open_service(settings), settings)
-    await server.start()
-    host, _, port = server.address.rpartition(":")
-    client = QdrantIndex(host=host, port=int(port), timeout_seconds=10, max_message_bytes=3 * 1024 * 1024)
-    try:
-        yield client
-    finally:
-        await client.close()
-        await server.stop()
+def point(document: Document) -> Point:
+    return Point(document, document.content_hash, embed_words(document.passage))
 
 
 async def fill(index: Index, documents: Sequence[Document] = DOCUMENTS) -> None:
     await index.create_collection(SPEC)
-    await index.upsert("docs", [Point(each, each.content_hash, embed_words(each.passage)) for each in documents])
+    await index.upsert("docs", [point(each) for each in documents])
 
 
 async def retrieve(

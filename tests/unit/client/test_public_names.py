@@ -18,7 +18,8 @@ PUBLIC = [
     "Acknowledgement", "AsyncClient", "Client", "ClientConfig", "ClientTls", "Collection", "Degradation",
     "DegradationKind", "DepthPolicy", "Document", "Effort", "Fault", "Filter", "Hit", "HnswConfig", "IndexState",
     "IngestConfig", "IngestOutcome", "LexicalConfig", "MetadataField", "MetadataType", "RankFusion", "RankMixing",
-    "RankingPolicy", "Retries", "RetrievalKind", "SearchMode", "SearchOptions", "SearchResult", "SearchState",
+    "RankingPolicy", "ReembedPhase", "ReembedProgress", "Retries", "RetrievalKind", "SearchMode",
+    "SearchOptions", "SearchResult", "SearchState",
     "SearchTiming", "Similarity", "StageResult", "StoredDocument", "field", "ids",
 ]  # fmt: skip
 
@@ -27,6 +28,7 @@ METHODS = {
     "GetCollection": "get_collection",
     "ListCollections": "list_collections",
     "DeleteCollection": "delete_collection",
+    "ReembedCollection": "reembed_collection",
     "IngestDocuments": "ingest",
     "GetDocument": "get_document",
     "ListDocuments": "list_documents",

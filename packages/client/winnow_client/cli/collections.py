@@ -8,6 +8,7 @@ import click
 
 from winnow_client.cli.connection import Connection, confirm, connection_options, pass_connection
 from winnow_client.cli.output import console, emit, printable, table
+from winnow_client.cli.reembed_progress import ReembedShown, resumed
 from winnow_client.collections import Collection, HnswConfig, LexicalConfig, MetadataField, MetadataType
 
 TYPES = [kind.value for kind in MetadataType if kind is not MetadataType.UNKNOWN]
@@ -16,7 +17,7 @@ TYPES = [kind.value for kind in MetadataType if kind is not MetadataType.UNKNOWN
 @click.group(epilog="Example: winnow collections create papers --metadata-field year:integer")
 @connection_options()
 def collections() -> None:
-    """List, show, create and delete collections."""
+    """List, show, create, re-embed and delete collections."""
 
 
 @collections.command("list", epilog="Example: winnow collections list --json")
@@ -123,6 +124,36 @@ def delete(connection: Connection, *, name: str, yes: bool) -> None:
         emit({"collection": name, "deleted_document_count": deleted})
     else:
         click.echo(f"Deleted {name} and its {deleted:,} documents.")
+
+
+@collections.command(epilog="Example: winnow collections reembed papers")
+@click.argument("name")
+@click.option("--keep-former", is_flag=True, help="Keep the former vectors, so that going back takes little.")
+@click.option("--discard", is_flag=True, help="Instead: remove kept vectors, and what an unfinished run has made.")
+@connection_options()
+@pass_connection
+def reembed(connection: Connection, *, name: str, keep_former: bool, discard: bool) -> None:
+    """Embed all documents of the collection NAME anew, with the model that the embedder serves now.
+
+    Searches and writes go on, and the new vectors answer when they are complete. A run that is interrupted loses
+    nothing: the next one goes on from there. With --json, one line a step.
+    """
+    if keep_former and discard:
+        raise click.UsageError("--keep-former and --discard contradict each other.")
+    with connection.client() as client, ReembedShown(name, machine=connection.machine) as shown:
+        for progress in resumed(
+            lambda: client.reembed_collection(name, keep_former=keep_former, discard=discard), say=shown.note
+        ):
+            shown.show(progress)
+    if connection.machine:
+        return
+    count = f"{progress.document_count:,} documents"
+    if discard:
+        click.echo(f"Removed what {name} held beside its {count}.")
+    elif progress.embedder_fingerprint == progress.former_embedder_fingerprint:
+        click.echo(f"{name} answers with the vectors of this model: nothing was embedded.")
+    else:
+        click.echo(f"Re-embedded {name}: {count} answer with the vectors of {progress.embedder_fingerprint[:12]}.")
 
 
 def show_collections(found: Iterable[Collection]) -> None:

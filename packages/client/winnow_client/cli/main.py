@@ -28,7 +28,7 @@ COMMANDS = {
     "get": ("winnow_client.cli.documents:get", "Show one document."),
     "documents": ("winnow_client.cli.documents:documents", "List documents."),
     "delete": ("winnow_client.cli.documents:delete", "Delete documents by id or by filter."),
-    "collections": ("winnow_client.cli.collections:collections", "List, show, create and delete collections."),
+    "collections": ("winnow_client.cli.collections:collections", "Make, show, re-embed and delete collections."),
     "keys": ("winnow_client.cli.keys:keys", "Make, list and revoke the API keys of a gateway."),
     "status": ("winnow_client.cli.status:status", "Show the health of the services, their models, and collections."),
 }
