@@ -51,8 +51,8 @@ class FakeEmbedder:
         self._salt = salt
         self.served = EmbedderModel("fake-bi-encoder", fingerprint, DIMENSION, Similarity.COSINE)
         self.max_words = 100
-        self.failures: list[Fault] = []
-        """Raised by the next calls that embed, one each."""
+        self.failures: list[Fault | None] = []
+        """Raised by the next calls that embed, one each; None lets one pass."""
         self.refused_words: set[str] = set()
         """A passage with one of these makes its whole call fail."""
         self.away: Fault | None = None
@@ -89,8 +89,8 @@ class FakeEmbedder:
         await asyncio.sleep(self.delay)
         if self.away:
             raise self.away
-        if self.failures:
-            raise self.failures.pop(0)
+        if self.failures and (failure := self.failures.pop(0)):
+            raise failure
         if fingerprint != self.served.fingerprint:
             raise FailedPrecondition("another model is served")
         words = [text.split() for text in texts]

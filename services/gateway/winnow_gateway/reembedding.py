@@ -173,14 +173,18 @@ class _Run:
         )
         yield self.progress(ReembedPhase.EMBEDDING)
         since: datetime | None = None
+        previous: int | None = None
         while True:
             began, carried = datetime.now(UTC), 0
             async for count in self._pass(target, since):
                 carried += count
                 yield self.progress(ReembedPhase.EMBEDDING)
             since = began - _CLOCKS_DIFFER
-            if carried > self._limits.group_size:
-                continue  # meanwhile much was written; the last step is to be short
+            shrinking = previous is None or carried < previous / 2
+            previous = carried
+            if carried > self._limits.group_size and shrinking:
+                # The last step is to be short. Where more is written all the time than that, it will not get shorter.
+                continue
             if (await self._ask(lambda: self._index.collection(target.stored_as))).index_state is IndexState.BUILDING:
                 # Searches would compare with every vector until it is there.
                 yield self.progress(ReembedPhase.INDEXING)

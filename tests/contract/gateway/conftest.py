@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -85,17 +86,25 @@ class Gateway:
         )
 
 
-@pytest.fixture
-async def gateway(request: pytest.FixtureRequest) -> AsyncIterator[Gateway]:
-    """A gateway; parametrized indirectly with SearchSettings, one with those."""
-    made = Gateway(settings=getattr(request, "param", None) or SearchSettings())
+@asynccontextmanager
+async def serving(made: Gateway) -> AsyncIterator[Gateway]:
+    """A gateway while it serves."""
     server = RunningServer(made.service(), ServingSettings(drain_seconds=0, log_level="error"))
     await server.start()
     channel: grpc.aio.Channel = open_channel(ChannelSettings(target=server.address, idempotent={}))
     made.stub = search_service_pb2_grpc.SearchServiceStub(channel)
-    yield made
-    await channel.close()
-    await server.stop()
+    try:
+        yield made
+    finally:
+        await channel.close()
+        await server.stop()
+
+
+@pytest.fixture
+async def gateway(request: pytest.FixtureRequest) -> AsyncIterator[Gateway]:
+    """A gateway; parametrized indirectly with SearchSettings, one with those."""
+    async with serving(Gateway(settings=getattr(request, "param", None) or SearchSettings())) as made:
+        yield made
 
 
 @pytest.fixture(params=["fake", "qdrant-client over winnow_index"])
