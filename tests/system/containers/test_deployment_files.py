@@ -41,11 +41,12 @@ def _plain(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
     return None
 
 
-OVERLAYS = ("embedded", "gpu", "cluster", "observability", "observability.embedded")
+OVERLAYS = ("embedded", "gpu", "cluster", "observability", "observability.embedded", "model-upgrade")
 FILES = ("docker-compose.yml", *(f"deploy/compose.{name}.yml" for name in OVERLAYS))
 GPU = ("docker-compose.yml", "deploy/compose.gpu.yml")
 CLUSTER = ("docker-compose.yml", "deploy/compose.cluster.yml")
 OBSERVABILITY = ("docker-compose.yml", "deploy/compose.observability.yml")
+MODEL_UPGRADE = ("docker-compose.yml", "deploy/compose.model-upgrade.yml")
 NODES = ("qdrant", "qdrant-2", "qdrant-3")
 
 
@@ -83,8 +84,8 @@ def test_the_embedded_overlay_puts_the_index_in_the_place_of_qdrant() -> None:
 @needs_compose
 @pytest.mark.parametrize(
     "files",
-    [EMBEDDED[:1], EMBEDDED, GPU, (*EMBEDDED, GPU[1]), CLUSTER],
-    ids=["alone", "embedded", "gpu", "embedded and gpu", "cluster"],
+    [EMBEDDED[:1], EMBEDDED, GPU, (*EMBEDDED, GPU[1]), CLUSTER, MODEL_UPGRADE],
+    ids=["alone", "embedded", "gpu", "embedded and gpu", "cluster", "model upgrade"],
 )
 def test_every_service_is_confined_and_the_model_services_can_be_scaled(files: tuple[str, ...]) -> None:
     services = merged(*files)["services"]
@@ -103,7 +104,7 @@ def test_every_service_is_confined_and_the_model_services_can_be_scaled(files: t
 def test_the_example_of_settings_holds_the_defaults_and_all_of_them() -> None:
     lines = [line for line in (ROOT / ".env.example").read_text().splitlines() if line and not line.startswith("#")]
     example = dict(line.split("=", 1) for line in lines)
-    for files in (EMBEDDED, GPU, CLUSTER, OBSERVABILITY):
+    for files in (EMBEDDED, GPU, CLUSTER, OBSERVABILITY, MODEL_UPGRADE):
         assert merged(*files, **example) == merged(*files)
     read = {name for file in FILES for name in re.findall(r"\$\{(\w+)", (ROOT / file).read_text())}
     assert read == set(example)
@@ -119,6 +120,18 @@ def test_the_gpu_overlay_gives_each_model_service_a_gpu_and_an_image_of_its_own(
         assert services[name]["build"]["target"] == name
         assert services[name]["build"]["args"]["TORCH_INDEX"] == "https://example.org/cuda"
     assert not services["gateway"]["image"].endswith("-gpu")
+
+
+@needs_compose
+def test_the_overlay_for_another_model_runs_both_embedders_and_the_gateway_knows_which_is_which() -> None:
+    services = merged(*MODEL_UPGRADE, WINNOW_EMBEDDER_NEXT_MODEL="owner/new")["services"]
+    assert set(services) == {"embedder", "embedder-next", "reranker", "gateway", "qdrant"}
+    assert services["embedder"]["environment"]["WINNOW_EMBEDDER_MODEL"] == ""
+    assert services["embedder-next"]["environment"]["WINNOW_EMBEDDER_MODEL"] == "owner/new"
+    assert services["embedder-next"]["image"] == services["embedder"]["image"]
+    told = services["gateway"]["environment"]
+    assert told["WINNOW_GATEWAY_EMBEDDER"] == "dns:///embedder-next:50051"
+    assert told["WINNOW_GATEWAY_EMBEDDER_FORMER"] == "dns:///embedder:50051"
 
 
 @needs_compose
