@@ -62,6 +62,7 @@ async def test_every_rpc_of_the_contract_is_called_by_its_method(client: AsyncCl
     assert [each.id async for each in client.list_documents("papers")] == ["a", "b", "c"]
     await client.search("papers", "graphs")
     assert [state.final async for state in client.stream_search("papers", "graphs")] == [False, True]
+    assert [progress async for progress in client.reembed_collection("papers")][-1].complete
     assert await client.delete_documents("papers", ids=["a", "unknown"]) == 1
     assert await client.delete_collection("papers") == 2
     assert set(gateway.calls) == {method.name for method in SERVICE.methods}
@@ -76,6 +77,7 @@ def test_the_blocking_client_calls_every_rpc_as_well(blocking: Client, gateway: 
     assert list(blocking.list_documents("papers", page_size=2)) == DOCUMENTS
     assert blocking.search("papers", "graphs").hits[0].document == DOCUMENTS[0]
     assert [state.final for state in blocking.stream_search("papers", "graphs")] == [False, True]
+    assert list(blocking.reembed_collection("papers"))[-1].complete
     assert blocking.delete_documents("papers", where=field("lang") == "de") == 1
     assert blocking.delete_collection("papers") == 2
     assert set(gateway.calls) == {method.name for method in SERVICE.methods}
