@@ -8,18 +8,19 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.fakes.placements import FakePlacements
 from winnow_gateway.collections import Collection, CollectionSpec, EmbedderModel, IndexState, Similarity
 from winnow_gateway.documents import Document, DocumentView, Json, StoredDocument, point_id, split_text
 from winnow_gateway.filters import Condition, Exists, Filter, HasId, Match, Range, TimeRange
 from winnow_gateway.ordering import Fusion, Mixing
-from winnow_gateway.placements import Placement, Role, alias, read_placement, split_stored
+from winnow_gateway.placements import split_stored
 from winnow_gateway.ports import (
     Candidate,
     EmbeddedTexts,
@@ -30,7 +31,7 @@ from winnow_gateway.ports import (
     RerankerModel,
     no_lexical_index,
 )
-from winnow_rpc.faults import Aborted, AlreadyExists, FailedPrecondition, Fault, InvalidArgument, NotFound
+from winnow_rpc.faults import AlreadyExists, FailedPrecondition, Fault, InvalidArgument, NotFound
 
 DIMENSION = 64
 
@@ -165,41 +166,6 @@ class _Held:
     spec: CollectionSpec
     created: datetime
     points: dict[str, tuple[Point, datetime]] = field(default_factory=dict)
-
-
-class FakePlacements:
-    """Implements ports.Placements."""
-
-    def __init__(self, held: Mapping[str, _Held]) -> None:
-        self.aliases: dict[str, str] = {}
-        self._held = held
-
-    async def placements(self, names: Iterable[str]) -> Mapping[str, Placement]:
-        return {name: read_placement(name, self.aliases) for name in names}
-
-    async def placement(self, name: str) -> Placement:
-        await asyncio.sleep(0)
-        return read_placement(name, self.aliases)
-
-    async def begin(self, name: str, stored: str) -> None:
-        if stored not in self._held:
-            raise Aborted("there is no such collection")
-        self.aliases[alias(name, Role.NEXT)] = stored
-
-    async def hold(self, name: str) -> None:
-        self._rename(alias(name, Role.NEXT), alias(name, Role.HELD))
-
-    async def release(self, name: str) -> None:
-        self._rename(alias(name, Role.HELD), alias(name, Role.NEXT))
-
-    async def switch(self, placement: Placement) -> None:
-        self._rename(alias(placement.name, Role.HELD), alias(placement.name, Role.LIVE))
-        self.aliases[alias(placement.name, Role.FORMER)] = placement.live
-
-    def _rename(self, old: str, new: str) -> None:
-        if old not in self.aliases:
-            raise Aborted(f"there is no alias {old!r}")
-        self.aliases[new] = self.aliases.pop(old)
 
 
 class FakeIndex:

@@ -67,11 +67,12 @@ def alias(name: str, role: Role) -> str:
 
 def read_placement(name: str, aliases: Mapping[str, str]) -> Placement:
     """The placement of a name, from the index's aliases (alias → collection)."""
-    held = aliases.get(alias(name, Role.HELD))
+    roles = {role: aliases.get(alias(name, role)) for role in Role}
     return Placement(
         name=name,
-        live=aliases.get(alias(name, Role.LIVE), name),
-        next=held or aliases.get(alias(name, Role.NEXT)),
-        held=held is not None,
-        former=aliases.get(alias(name, Role.FORMER)),
+        live=roles[Role.LIVE] or name,
+        # A Qdrant server that died within a switch may have left the role that is taken in passing.
+        next=roles[Role.HELD] or roles[Role.NEXT] or roles[Role.SWITCHING],
+        held=roles[Role.HELD] is not None,
+        former=roles[Role.FORMER],
     )

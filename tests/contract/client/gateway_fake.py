@@ -121,27 +121,21 @@ class FakeGateway(search_service_pb2_grpc.SearchServiceServicer):
     async def ReembedCollection(self, request: Any, context: Any) -> AsyncIterator[Any]:
         await self._begin("ReembedCollection", request, context)
         held = self._find(request.name)
-        former, model = held.description.embedder_fingerprint, "cd" * 32
-        steps = {"phase": collections_pb2.REEMBED_PHASE_EMBEDDING, "embedder_fingerprint": model}
-        total = len(held.documents)
-        for done in range(total + 1):
+        total, former, model = len(held.documents), held.description.embedder_fingerprint, "cd" * 32
+        for done, complete in [*((done, False) for done in range(total + 1)), (total, True)]:
+            phase = collections_pb2.REEMBED_PHASE_SWITCHED if complete else collections_pb2.REEMBED_PHASE_EMBEDDING
             yield collections_pb2.ReembedCollectionResponse(
                 embedded_document_count=done,
                 document_count=total,
+                embedder_fingerprint=model,
                 former_embedder_fingerprint=former,
-                **steps,
+                phase=phase,
+                complete=complete,
             )
             if self.reembeddings_broken:
                 self.reembeddings_broken -= 1
                 raise Unavailable("the fake was told to break off", reason="TOLD_TO")
         held.description.embedder_fingerprint = model
-        yield collections_pb2.ReembedCollectionResponse(
-            embedded_document_count=total,
-            document_count=total,
-            former_embedder_fingerprint=former,
-            complete=True,
-            **{**steps, "phase": collections_pb2.REEMBED_PHASE_SWITCHED},
-        )
 
     async def IngestDocuments(self, request_iterator: Any, context: Any) -> AsyncIterator[Any]:
         header = await anext(aiter(request_iterator))
