@@ -52,6 +52,8 @@ class FakeGateway(search_service_pb2_grpc.SearchServiceServicer):
         self.batches: list[list[str]] = []
         """Ids of each batch that came."""
         self.deadlines: list[float | None] = []
+        self.reembed_delay = 0.0
+        """Seconds before each progress of a re-embedding."""
         self.reembeddings_broken = 0
         """How many of the next re-embeddings break off after their first progress."""
         self.ingest_delay = 0.0
@@ -124,6 +126,7 @@ class FakeGateway(search_service_pb2_grpc.SearchServiceServicer):
         total, former, model = len(held.documents), held.description.embedder_fingerprint, "cd" * 32
         for done, complete in [*((done, False) for done in range(total + 1)), (total, True)]:
             phase = collections_pb2.REEMBED_PHASE_SWITCHED if complete else collections_pb2.REEMBED_PHASE_EMBEDDING
+            await asyncio.sleep(self.reembed_delay)
             yield collections_pb2.ReembedCollectionResponse(
                 embedded_document_count=done,
                 document_count=total,

@@ -1,6 +1,10 @@
 """Re-embedding through the SDK and the command: how far it is, what ends it, and how it goes on."""
 
 import json
+import os
+import pty
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -117,3 +121,28 @@ def test_a_gateway_that_was_never_there_is_not_waited_for() -> None:
 
     with pytest.raises(Unavailable):
         list(resumed(call, say=pytest.fail, sleep=pytest.fail))
+
+
+def test_a_terminal_sees_a_bar(papers: Client, served: Served, gateway: FakeGateway) -> None:
+    gateway.reembed_delay = 0.1
+    here, there = pty.openpty()
+    try:
+        command = [sys.executable, "-W", "error", "-m", "winnow_client.cli.main", "collections", "reembed", "papers"]
+        environment = {**os.environ, "TERM": "xterm", "COLUMNS": "100"}
+        done = subprocess.run(
+            [*command, "--gateway", served.address],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=there,
+            env=environment,
+            timeout=30,
+            check=False,
+        )
+        drawn = os.read(here, 65536).decode()
+    finally:
+        os.close(here)
+        os.close(there)
+    assert done.returncode == 0, drawn
+    assert done.stdout.startswith(b"Re-embedded papers: 3 documents")
+    assert "papers" in drawn
+    assert "/3" in drawn
