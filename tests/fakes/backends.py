@@ -19,7 +19,7 @@ from tests.fakes.placements import FakePlacements
 from winnow_gateway.collections import Collection, CollectionSpec, EmbedderModel, IndexState, Similarity
 from winnow_gateway.documents import Document, DocumentView, Json, StoredDocument, point_id, split_text
 from winnow_gateway.filters import Condition, Exists, Filter, HasId, Match, Range, TimeRange
-from winnow_gateway.ordering import Fusion, Mixing
+from winnow_gateway.ordering import Fusion, Mixing, StagePlace
 from winnow_gateway.placements import split_stored
 from winnow_gateway.ports import (
     Candidate,
@@ -294,23 +294,32 @@ class FakeIndex:
             raise self.read_failure
         fitting = {id_: point for id_, (point, _) in held.points.items() if satisfies(point.document, filter_)}
         orders: list[tuple[float, list[tuple[str, float]]]] = []
+        dense: dict[str, StagePlace] = {}
+        lexical: dict[str, StagePlace] = {}
         if vector is not None:
             near = {id_: float(point.vector @ vector) for id_, point in fitting.items()}
             kept = {id_: score for id_, score in near.items() if min_score is None or score >= min_score}
-            orders.append((fusion.dense_weight, _ordered(kept)))
+            orders.append((fusion.dense_weight, _ordered(kept)[: max(limit, 100)]))
+            dense = _places(orders[-1][1])
         if text is not None:
             passages = {id_: point.document.passage for id_, (point, _) in held.points.items()}
             scores = {id_: score for id_, score in bm25_scores(text, passages).items() if id_ in fitting}
-            orders.append((fusion.lexical_weight, _ordered(scores)))
+            orders.append((fusion.lexical_weight, _ordered(scores)[: max(limit, 100)]))
+            lexical = _places(orders[-1][1])
         if len(orders) == 1:
             found = orders[0][1]
         else:
             fused: dict[str, float] = {}
             for weight, order in orders:
-                for rank, (id_, _) in enumerate(order[: max(limit, 100)], start=1):
+                for rank, (id_, _) in enumerate(order, start=1):
                     fused[id_] = fused.get(id_, 0.0) + fusion.share(rank, weight)
             found = _ordered(fused)
-        return [_candidate(_seen(fitting[id_].document, view), score) for id_, score in found[:limit]]
+        return [
+            replace(
+                _candidate(_seen(fitting[id_].document, view), score), dense=dense.get(id_), lexical=lexical.get(id_)
+            )
+            for id_, score in found[:limit]
+        ]
 
     def _find(self, name: str) -> _Held:
         if name not in self.held:
@@ -334,6 +343,10 @@ def bm25_scores(query: str, texts: Mapping[str, str], *, k: float = 1.2, b: floa
 
 def _ordered(scores: Mapping[str, float]) -> list[tuple[str, float]]:
     return sorted(scores.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _places(order: Sequence[tuple[str, float]]) -> dict[str, StagePlace]:
+    return {id_: StagePlace(score, rank) for rank, (id_, score) in enumerate(order, start=1)}
 
 
 def satisfies(document: Document, filter_: Filter) -> bool:

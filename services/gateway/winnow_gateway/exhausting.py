@@ -63,7 +63,7 @@ async def fetch_all(
         cause, fault = Cause.of(failure), failure
     named = {candidate.document.id for candidate in retrieved}
     candidates = [
-        Candidate(documents[candidate.document.id], candidate.score)
+        replace(candidate, document=documents[candidate.document.id], head_only=False)
         if candidate.document.id in documents
         else replace(candidate, head_only=True)
         for candidate in retrieved

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from winnow_gateway.collections import Collection, CollectionSpec, EmbedderModel
 from winnow_gateway.documents import Document, DocumentView, StoredDocument
 from winnow_gateway.filters import Filter
-from winnow_gateway.ordering import Fusion, Mixing
+from winnow_gateway.ordering import Fusion, Mixing, StagePlace
 from winnow_gateway.placements import Placement
 from winnow_rpc.faults import FailedPrecondition
 
@@ -77,6 +77,10 @@ class Candidate:
     """Higher is better, whatever the measure: distances come negated."""
     head_only: bool = False
     """True if there is more of the text: `Index.texts` has it."""
+    dense: StagePlace | None = None
+    """Its place in the order by vectors; None if that was not asked, or did not find it."""
+    lexical: StagePlace | None = None
+    """Its place in the order by BM25; None if that was not asked, or did not find it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +266,6 @@ class Index(Protocol):
 
         A `vector` alone: by similarity, at least `min_score` if that is given. A `text` alone: by BM25, for which
         `min_score`, `ef` and `exact` mean nothing. Both: both orders fused at the root of one query; the three bear on
-        the order by vectors alone. A text needs a collection with BM25: FailedPrecondition, reason NO_LEXICAL_INDEX.
+        the order by vectors alone, and each candidate says its place in both. A text needs a collection with BM25: FailedPrecondition, reason NO_LEXICAL_INDEX.
         """
         ...

@@ -48,7 +48,7 @@ _SCHEMAS = {
 }
 _READS = {
     "qdrant.Collections": ["Get", "List"],
-    "qdrant.Points": ["Get", "Scroll", "Count", "Query"],
+    "qdrant.Points": ["Get", "Scroll", "Count", "QueryBatch"],
 }
 """What is tried again while the index restarts. Writes are repeated by the ingest, which knows that it may."""
 
@@ -302,10 +302,10 @@ class QdrantIndex:
             ef=ef,
             exact=exact,
         )
-        query = retrieval.query()
+        queries = retrieval.queries(payload_keys(view))
         async with self._asking(name, timeout=timeout):
-            found = await self._client.query_points(name, **query, with_payload=payload_keys(view))
-        return retrieval.candidates(found.points)
+            answers = await self._client.query_batch_points(name, queries)
+        return retrieval.candidates([answer.points for answer in answers])
 
     async def close(self) -> None:
         """Closes the connection."""

@@ -22,7 +22,7 @@ from winnow_gateway.collections import (
 )
 from winnow_gateway.documents import WHOLE_DOCUMENT, Document, DocumentView
 from winnow_gateway.filters import NO_FILTER, Condition, Exists, Filter, HasId, Match, Range, TimeRange
-from winnow_gateway.ordering import DEFAULT_FUSION, Fusion
+from winnow_gateway.ordering import DEFAULT_FUSION, Fusion, StagePlace
 from winnow_gateway.ports import Candidate, Index, Point
 from winnow_gateway.qdrant_index import QdrantIndex
 from winnow_rpc.faults import AlreadyExists, FailedPrecondition, NotFound, Unavailable
@@ -222,6 +222,33 @@ async def test_both_orders_are_fused_by_weighted_reciprocal_ranks(index: Index, 
     assert {each.document.id: each.score for each in found} == pytest.approx(expected, rel=1e-5)
     assert found == sorted(found, key=lambda each: (-each.score, each.document.id))
     assert await retrieve(index, vector, text, fusion=fusion, limit=2) == found[:2]
+
+
+async def test_a_fused_candidate_says_its_place_in_both_orders(index: Index) -> None:
+    await fill(index)
+    vector, text = embed_words("quick cat dog"), "brown fox cat"
+    by_vectors = await retrieve(index, vector, None, min_score=0.3)
+    by_words = await retrieve(index, None, text)
+    assert 0 < len(by_vectors) < len(DOCUMENTS), "some are not found by vectors"
+    assert 0 < len(by_words) < len(DOCUMENTS), "some are not found by BM25"
+    for limit in (1, 2, 10):
+        found = await retrieve(index, vector, text, limit=limit, min_score=0.3)
+        assert len(found) == min(limit, len({each.document.id for each in by_vectors + by_words}))
+        for each in found:
+            for place, order in ((each.dense, by_vectors), (each.lexical, by_words)):
+                ranks = {other.document.id: rank for rank, other in enumerate(order, start=1)}
+                scores = {other.document.id: other.score for other in order}
+                assert (place.rank if place else None) == ranks.get(each.document.id)
+                if place:
+                    assert place.score == pytest.approx(scores[each.document.id], rel=1e-5)
+
+
+async def test_a_candidate_of_one_order_says_its_place_in_that(index: Index) -> None:
+    await fill(index)
+    for rank, each in enumerate(await retrieve(index, embed_words("cat"), None), start=1):
+        assert (each.dense, each.lexical) == (StagePlace(each.score, rank), None)
+    for rank, each in enumerate(await retrieve(index, None, "cat"), start=1):
+        assert (each.dense, each.lexical) == (None, StagePlace(each.score, rank))
 
 
 async def test_where_fused_scores_are_equal_the_cut_is_the_same_every_time(index: Index) -> None:

@@ -21,7 +21,7 @@ from winnow_rpc.faults import NotFound
 SEARCH = "winnow.search.v1.SearchService/Search"
 EMBED = "winnow.embedder.v1.EmbedderService/EmbedTexts"
 RERANK = "winnow.reranker.v1.RerankerService/StreamRerankDocuments"
-QUERY = "qdrant.Points/Query"
+QUERY = "qdrant.Points/QueryBatch"
 
 
 async def searched(services: Services, traces: Traces, **options: Any) -> None:
