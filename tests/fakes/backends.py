@@ -126,6 +126,8 @@ class FakeReranker:
         self.timeouts: list[float | None] = []
         self.held_up: set[int] = set()
         """Batches that come last, whatever their place."""
+        self.calibrated = False
+        """Whether a probability comes with each score: 1 - 1 / (1 + score)."""
 
     async def model(self, *, timeout: float | None = None) -> RerankerModel:
         if self.failure and self.fails_at == 0:
@@ -153,8 +155,9 @@ class FakeReranker:
                 }
                 self.scored += len(scores)
                 ended = start == batches[-1]
+                probabilities = {i: 1 - 1 / (1 + score) for i, score in scores.items()} if self.calibrated else {}
                 yield RerankedBatch(
-                    scores, token_count=7, inference_micros=5, model_fingerprint=self.served.fingerprint
+                    scores, probabilities, token_count=7, inference_micros=5, model_fingerprint=self.served.fingerprint
                 )
         finally:
             if not ended:

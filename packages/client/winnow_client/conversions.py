@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -33,6 +34,7 @@ from winnow_client.searching import (
     RankingPolicy,
     RankMixing,
     RetrievalKind,
+    ScoreMixing,
     SearchMode,
     SearchResult,
     SearchTiming,
@@ -217,6 +219,11 @@ def mixing_from_proto(message: search_pb2.RankMixing) -> RankMixing:
     return RankMixing(k=message.k, retrieval_weight=message.retrieval_weight, rerank_weight=message.rerank_weight)
 
 
+def score_mixing_from_proto(message: search_pb2.ScoreMixing) -> ScoreMixing:
+    """A mixing of scores."""
+    return ScoreMixing(**{field.name: getattr(message, field.name) for field in fields(ScoreMixing)})
+
+
 def hit_from_proto(message: search_pb2.Hit) -> Hit:
     """A hit."""
 
@@ -230,6 +237,9 @@ def hit_from_proto(message: search_pb2.Hit) -> Hit:
         score=message.score,
         retrieval=stage("retrieval"),
         rerank=stage("rerank"),
+        dense=stage("dense"),
+        lexical=stage("lexical"),
+        probability=message.probability if message.HasField("probability") else None,
     )
 
 
@@ -271,6 +281,7 @@ def search_result_from_proto(message: search_pb2.SearchResponse) -> SearchResult
         mixing=mixing_from_proto(message.mixing) if message.HasField("mixing") else None,
         retrieval_kind=enum_from_proto(message.retrieval_kind, RetrievalKind),
         planned_depth=message.planned_depth,
+        score_mixing=score_mixing_from_proto(message.score_mixing) if message.HasField("score_mixing") else None,
     )
 
 

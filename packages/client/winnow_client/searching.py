@@ -48,7 +48,7 @@ class RankingPolicy(StrEnum):
     RERANKER = "reranker"
     """By the reranker's score alone."""
     MIXED = "mixed"
-    """By ranks of both stages mixed."""
+    """By both stages mixed: as the request says, or else as the reranker's model recommends."""
 
 
 class DepthPolicy(StrEnum):
@@ -121,6 +121,29 @@ class RankMixing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScoreMixing:
+    """Mixing of scores, learned on judgements: the sum of a hit's features, each times the weight of its name.
+
+    What the features are, the contract says (`ScoreMixing` of winnow.search.v1).
+    """
+
+    rerank: float
+    """Weight of the reranker's score, as log-odds if it is a probability."""
+    rerank_sigmoid: float
+    """Weight of the sigmoid of that."""
+    dense: float
+    """Weight of the similarity, standardised over the candidates."""
+    lexical: float
+    """Weight of the BM25 score, standardised over the candidates."""
+    retrieval_rank: float
+    """Weight of 10 / (10 + rank after retrieval)."""
+    dense_absent: float
+    """Weight of not being found by vectors."""
+    lexical_absent: float
+    """Weight of not being found by BM25."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class StageResult:
     """A document's place after one stage."""
 
@@ -144,6 +167,13 @@ class Hit:
     """Its place after retrieval."""
     rerank: StageResult | None
     """Its place after reranking; None if it was not reranked."""
+    dense: StageResult | None = None
+    """Its place by vectors; None if they did not find it among their first, or were not asked."""
+    lexical: StageResult | None = None
+    """Its place by BM25, likewise."""
+    probability: float | None = None
+    """Calibrated probability that it is relevant, by the reranker's score alone; None if it was not reranked, or the
+    model has no calibrator."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -207,11 +237,13 @@ class SearchResult:
     reranker_fingerprint: str
     """Fingerprint of the model that reranked; empty if nothing was."""
     mixing: RankMixing | None
-    """The mixing that ordered the reranked hits; None if the reranker's score alone did, or nothing was reranked."""
+    """The mixing of ranks that ordered the reranked hits; None if another way did, or nothing was reranked."""
     retrieval_kind: RetrievalKind
     """What the first stage looked at: `retrieval.score` of the hits is a similarity, a BM25 score, or a fused one."""
     planned_depth: int
     """Candidates that the gateway meant to rerank."""
+    score_mixing: ScoreMixing | None = None
+    """The mixing of scores that ordered the reranked hits; None if another way did, or nothing was reranked."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Generic
 
 from winnow_inference import machine
 from winnow_inference.engines.base import Engine
 from winnow_inference.models.facts import BiEncoderFacts, CrossEncoderFacts, FactsT
+from winnow_inference.models.learned import FILE, NOTHING_LEARNED, Learned, read_learned
 from winnow_inference.models.loading import LoadedModel, load_bi_encoder, load_cross_encoder
 from winnow_inference.models.locating import ModelFolder, default_bi_encoder, locate
-from winnow_inference.models.mixing import Mixing, read_mixing
 from winnow_inference.models.weights import check_folder, check_weights
 from winnow_inference.preparing_process import prepare_apart
 from winnow_inference.settings import InferenceSettings
@@ -36,8 +36,8 @@ class OpenModel(Generic[FactsT]):
     """Its tokenizer."""
     make_engine: Callable[[], Engine]
     """Makes what computes it, on the thread that will use it; anew whenever the old one is lost."""
-    mixing: Mixing | None = None
-    """How a cross-encoder's order is best mixed with the first stage's, if that is known."""
+    learned: Learned = NOTHING_LEARNED
+    """What was learned of a cross-encoder's scores."""
 
 
 def open_bi_encoder(
@@ -59,10 +59,22 @@ def open_cross_encoder(
     `apart` as for `open_bi_encoder`.
     """
     folder = _folder(settings, default)
-    mixing = read_mixing(folder.path)
-    return _open(
-        folder, settings, load_cross_encoder, CrossEncoderFacts, _cross_encoder_engine, apart=apart, mixing=mixing
-    )
+    learned = read_learned(folder.path)
+    opened = _open(folder, settings, load_cross_encoder, CrossEncoderFacts, _cross_encoder_engine, apart=apart)
+    if learned.model_fingerprint not in ("", opened.facts.fingerprint):
+        log.warning(
+            "mixing and calibration were learned with another model; learn them anew: winnow calibrate",
+            folder=str(folder.path),
+            learned_with=learned.model_fingerprint[:12],
+            loaded=opened.facts.fingerprint[:12],
+        )
+    if learned.calibration and len(opened.facts.labels) != 1:
+        raise FailedPrecondition(
+            f"{FILE} in {folder.path} has a calibration, but the model has {len(opened.facts.labels)} labels, not one",
+            reason="MODEL_UNREADABLE",
+            metadata={"folder": str(folder.path)},
+        )
+    return replace(opened, learned=learned)
 
 
 def choose_engine(settings: InferenceSettings) -> tuple[str, str]:
@@ -108,7 +120,6 @@ def _open(
     torch_engine: Callable[[LoadedModel[FactsT], str], Engine],
     *,
     apart: bool,
-    mixing: Mixing | None = None,
 ) -> OpenModel[FactsT]:
     check_folder(folder.path)
     if folder.weights_sha256:
@@ -152,7 +163,7 @@ def _open(
             log.warning("OpenVINO cannot compute this model; torch does", reason=str(obstacle))
             why += f"; not OpenVINO: {obstacle}"
         else:
-            return OpenModel(folder=folder, facts=facts, tokenizer=tokenizer, make_engine=make_engine, mixing=mixing)
+            return OpenModel(folder=folder, facts=facts, tokenizer=tokenizer, make_engine=make_engine)
     loaded = load(
         folder,
         device=settings.device,
@@ -165,7 +176,6 @@ def _open(
         facts=loaded.facts,
         tokenizer=loaded.tokenizer,
         make_engine=lambda: torch_engine(loaded, why),
-        mixing=mixing,
     )
 
 

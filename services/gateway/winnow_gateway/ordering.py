@@ -82,17 +82,20 @@ def splice(
     rerank_scores: Mapping[int, float],
     *,
     mixing: Mixing | None = None,
+    mixed_scores: Mapping[int, float] | None = None,
     min_rerank_score: float | None = None,
 ) -> list[Placed]:
     """Orders candidates: the reranked ones first, by the reranker's score or mixed, then the others as retrieved.
+
+    Mixed: by `mixing` of ranks, or by `mixed_scores`, which has one for every candidate that has a reranking score.
 
     `retrieval_scores` are in retrieval order; `rerank_scores` maps positions in it to scores. Ties keep the retrieval
     order, so the result is the same on every run. Reranked candidates under `min_rerank_score` are left out; those that
     were not reranked are not judged by it.
 
-    The score never rises down the list. Mixed, one that was not reranked gets what its retrieval rank gives it, which
-    is less than any of a reranked prefix has. By the reranker alone, its retrieval score is of another scale: all of
-    them are moved down together, by the least that keeps the first of them under the last reranked one.
+    The score never rises down the list. By ranks mixed, one that was not reranked gets what its retrieval rank gives
+    it, which is less than any of a reranked prefix has. Otherwise its retrieval score is of another scale: all of them
+    are moved down together, by the least that keeps the first of them under the last reranked one.
     """
     retrieval = [StagePlace(score, rank) for rank, score in enumerate(retrieval_scores, start=1)]
     by_reranker = sorted(rerank_scores, key=lambda position: (-rerank_scores[position], position))
@@ -101,7 +104,10 @@ def splice(
         place = StagePlace(rerank_scores[position], rank)
         if min_rerank_score is not None and place.score < min_rerank_score:
             continue
-        score = mixing.score(retrieval_rank=position + 1, rerank_rank=rank) if mixing else place.score
+        if mixing:
+            score = mixing.score(retrieval_rank=position + 1, rerank_rank=rank)
+        else:
+            score = mixed_scores[position] if mixed_scores else place.score
         reranked.append(Placed(position, score, retrieval[position], place))
     reranked.sort(key=lambda placed: (-placed.score, placed.position))
     rest = [place for position, place in enumerate(retrieval) if position not in rerank_scores]

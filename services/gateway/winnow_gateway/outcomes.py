@@ -8,7 +8,8 @@ from enum import Enum
 
 from winnow_gateway.breaking import BreakerOpen
 from winnow_gateway.documents import Document
-from winnow_gateway.ordering import Mixing, Placed
+from winnow_gateway.mixing import ScoreMixing
+from winnow_gateway.ordering import Mixing, Placed, StagePlace
 from winnow_gateway.planning import RetrievalKind, SearchMode
 from winnow_rpc.faults import DeadlineExceeded, Fault, ResourceExhausted
 
@@ -152,6 +153,12 @@ class Hit:
 
     document: Document
     place: Placed
+    dense: StagePlace | None = None
+    """Its place by vectors; None if they did not find it, or were not asked."""
+    lexical: StagePlace | None = None
+    """Its place by BM25, likewise."""
+    probability: float | None = None
+    """Calibrated probability that it is relevant; None if it was not reranked, or the model has no calibrator."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,5 +176,5 @@ class SearchOutcome:
     degradations: Sequence[Degradation]
     embedder_fingerprint: str
     reranker_fingerprint: str
-    mixing: Mixing | None
+    mixing: Mixing | ScoreMixing | None
     final: bool

@@ -7,7 +7,7 @@ DeadlineExceeded when `timeout` (seconds, None: no limit) ran out.
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Protocol
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from winnow_gateway.collections import Collection, CollectionSpec, EmbedderModel
 from winnow_gateway.documents import Document, DocumentView, StoredDocument
 from winnow_gateway.filters import Filter
+from winnow_gateway.mixing import ScoreMixings
 from winnow_gateway.ordering import Fusion, Mixing, StagePlace
 from winnow_gateway.placements import Placement
 from winnow_rpc.faults import FailedPrecondition
@@ -42,7 +43,11 @@ class RerankerModel:
     id: str
     fingerprint: str
     mixing: Mixing | None
-    """How its scores are best mixed with retrieval's; None: it orders alone."""
+    """How its ranks are best mixed with retrieval's; None: not at all."""
+    score_mixings: ScoreMixings = field(default_factory=dict)
+    """How its scores are best mixed with retrieval's, which goes before `mixing`."""
+    activation: str = "identity"
+    """Name of the function that makes its scores, by which they are mixed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,8 @@ class RerankedBatch:
 
     scores: Mapping[int, float]
     """Position of the document in the request → score, higher is better."""
+    probabilities: Mapping[int, float]
+    """Position → calibrated probability that the document is relevant; empty where the model has no calibrator."""
     token_count: int
     inference_micros: int
     model_fingerprint: str
@@ -262,10 +269,10 @@ class Index(Protocol):
         exact: bool,
         timeout: float | None = None,
     ) -> Sequence[Candidate]:
-        """The best documents by falling score, ties by document id.
+        """The best documents by falling score, ties by document id, each with its place in the orders that were asked.
 
         A `vector` alone: by similarity, at least `min_score` if that is given. A `text` alone: by BM25, for which
         `min_score`, `ef` and `exact` mean nothing. Both: both orders fused at the root of one query; the three bear on
-        the order by vectors alone, and each candidate says its place in both. A text needs a collection with BM25: FailedPrecondition, reason NO_LEXICAL_INDEX.
+        the order by vectors alone. A text needs a collection with BM25: FailedPrecondition, reason NO_LEXICAL_INDEX.
         """
         ...

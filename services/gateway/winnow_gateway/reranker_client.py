@@ -10,6 +10,7 @@ import grpc
 
 from winnow.reranker.v1 import reranker_pb2, reranker_pb2_grpc
 from winnow_gateway.backend_faults import named
+from winnow_gateway.mixing import FEATURES, ScoreMixing, ScoreMixings
 from winnow_gateway.ordering import Mixing
 from winnow_gateway.ports import RerankedBatch, RerankerModel
 from winnow_rpc import telemetry
@@ -83,7 +84,13 @@ class GrpcReranker:
                 retrieval_weight=recommended.retrieval_weight,
                 rerank_weight=recommended.rerank_weight,
             )
-        model = RerankerModel(id=described.id, fingerprint=described.fingerprint, mixing=mixing)
+        model = RerankerModel(
+            id=described.id,
+            fingerprint=described.fingerprint,
+            mixing=mixing,
+            score_mixings=_score_mixings(described.recommended_score_mixings),
+            activation=described.activation,
+        )
         self._known = (self._clock(), model)
         return model
 
@@ -100,6 +107,9 @@ class GrpcReranker:
                     self._known = None
                 yield RerankedBatch(
                     scores={scored.index: scored.score for scored in response.scores},
+                    probabilities={
+                        scored.index: scored.probability for scored in response.scores if scored.HasField("probability")
+                    },
                     token_count=response.report.token_count,
                     inference_micros=response.report.timing.inference_micros,
                     model_fingerprint=response.report.model_fingerprint,
@@ -114,3 +124,11 @@ class GrpcReranker:
         if self._asking:
             self._asking.cancel()
         await self._channel.close()
+
+
+def _score_mixings(message: reranker_pb2.ScoreMixings) -> ScoreMixings:
+    return {
+        kind: ScoreMixing(**{name: getattr(getattr(message, kind), name) for name in FEATURES})
+        for kind in ("hybrid", "dense", "lexical")
+        if message.HasField(kind)
+    }

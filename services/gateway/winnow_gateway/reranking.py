@@ -30,6 +30,8 @@ class Reranking:
 
     scores: dict[int, float] = field(default_factory=dict)
     """Position of the passage → score, in whatever order they came."""
+    probabilities: dict[int, float] = field(default_factory=dict)
+    """Position of the passage → calibrated probability that it is relevant; empty where the model has no calibrator."""
     fingerprint: str = ""
     token_count: int = 0
     inference_micros: int = 0
@@ -37,6 +39,14 @@ class Reranking:
     """Why it ended before all were scored; None: it did not."""
     fault: Fault | None = None
     """What the reranker said, if it was that."""
+
+    def take(self, batch: RerankedBatch, *, start: int) -> None:
+        """Takes in a batch of a call whose first passage is at this position."""
+        self.scores.update({start + position: score for position, score in batch.scores.items()})
+        self.probabilities.update({start + position: value for position, value in batch.probabilities.items()})
+        self.fingerprint = batch.model_fingerprint
+        self.token_count += batch.token_count
+        self.inference_micros += batch.inference_micros
 
     def prefix(self, count: int) -> Mapping[int, float]:
         """The scores that an order may be made of: those without a gap before them."""
@@ -120,10 +130,7 @@ class AnytimeReranker:
                         self._breaker.succeeded(passage)
                         settled = True
                     tokens += batch.token_count
-                    state.scores.update({start + position: score for position, score in batch.scores.items()})
-                    state.fingerprint = batch.model_fingerprint
-                    state.token_count += batch.token_count
-                    state.inference_micros += batch.inference_micros
+                    state.take(batch, start=start)
                     self._book.reranked(
                         collection,
                         batch.model_fingerprint,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from enum import Enum
 from typing import TypeVar
 
@@ -10,6 +11,7 @@ from winnow.search.v1 import search_pb2
 from winnow_gateway import planning, validation
 from winnow_gateway.conversion import read_filter, read_view, write_document
 from winnow_gateway.documents import DocumentView
+from winnow_gateway.mixing import ScoreMixing
 from winnow_gateway.ordering import DEFAULT_FUSION, Fusion, Mixing, StagePlace
 from winnow_gateway.outcomes import DegradationKind, Hit, SearchOutcome
 from winnow_gateway.planning import DepthPolicy, Effort, RetrievalKind, SearchMode
@@ -165,7 +167,9 @@ def write_search(outcome: SearchOutcome, view: DocumentView) -> search_pb2.Searc
         retrieval_kind=KINDS[outcome.kind],
         planned_depth=outcome.planned_depth,
     )
-    if outcome.mixing:
+    if isinstance(outcome.mixing, ScoreMixing):
+        response.score_mixing.CopyFrom(search_pb2.ScoreMixing(**asdict(outcome.mixing)))
+    elif outcome.mixing:
         response.mixing.CopyFrom(
             search_pb2.RankMixing(
                 k=outcome.mixing.k,
@@ -182,9 +186,12 @@ def _write_hit(hit: Hit, rank: int, view: DocumentView) -> search_pb2.Hit:
         rank=rank,
         score=hit.place.score,
         retrieval=_write_place(hit.place.retrieval),
-        rerank=_write_place(hit.place.rerank) if hit.place.rerank else None,
+        rerank=_write_place(hit.place.rerank),
+        dense=_write_place(hit.dense),
+        lexical=_write_place(hit.lexical),
+        probability=hit.probability,
     )
 
 
-def _write_place(place: StagePlace) -> search_pb2.StageResult:
-    return search_pb2.StageResult(score=place.score, rank=place.rank)
+def _write_place(place: StagePlace | None) -> search_pb2.StageResult | None:
+    return search_pb2.StageResult(score=place.score, rank=place.rank) if place else None

@@ -15,17 +15,18 @@ from winnow_gateway import outcomes
 from winnow_gateway.backends import Backends
 from winnow_gateway.breaking import BreakerOpen
 from winnow_gateway.budgets import Budget
+from winnow_gateway.candidate_order import CandidateOrder, chosen_mixing, needs_model
 from winnow_gateway.collections import CollectionSpec
 from winnow_gateway.costs import Costs
 from winnow_gateway.documents import DocumentView, split_text
 from winnow_gateway.exhausting import fetch_all
 from winnow_gateway.filters import filtered_keys
 from winnow_gateway.guarding import guarded
-from winnow_gateway.ordering import Mixing, Placed, SettledTop, splice
+from winnow_gateway.ordering import Placed, SettledTop
 from winnow_gateway.outcomes import Cause, Degradation, Hit, SearchOutcome, SearchTiming
 from winnow_gateway.planning import Effort, Plan, RetrievalKind, SearchMode, Shortfall, extend, refine
-from winnow_gateway.ports import Candidate, EmbeddedTexts
-from winnow_gateway.queries import RankingPolicy, SearchQuery
+from winnow_gateway.ports import Candidate, EmbeddedTexts, RerankerModel
+from winnow_gateway.queries import SearchQuery
 from winnow_gateway.reranking import Reranking
 from winnow_rpc import tracing
 from winnow_rpc.faults import (
@@ -87,14 +88,14 @@ class SearchRun:
         self._embedder_fingerprint = ""
         self._candidates: Sequence[Candidate] = ()
         self._reranking = Reranking()
-        self._mixing: Mixing | None = None
+        self._order = CandidateOrder()
         self._settled = False
 
     async def states(self, *, progressive: bool) -> AsyncGenerator[SearchOutcome, None]:
         """The answer, last; with `progressive`, before it the order of retrieval and every better one."""
         # Asked meanwhile, for it is nearly always known already.
         may_rerank = self._plan.wish and self._plan.shortfall is not Shortfall.NO_RERANKER
-        asking = asyncio.ensure_future(self._ask_mixing()) if may_rerank else None
+        asking = asyncio.ensure_future(self._ask_model()) if may_rerank else None
         try:
             vector = await self._embed()
             with tracing.span("retrieve", "client") as span:
@@ -202,6 +203,7 @@ class SearchRun:
         self._timing.retrieve_micros += round(seconds * 1e6)
         if not everything:
             self._backends.book.retrieved(query.collection, seconds)
+        self._order = CandidateOrder(self._candidates, min_rerank_score=query.min_rerank_score)
         self._plan = refine(
             self._plan, cost=self._costs.rerank, seconds=self._stop_at() - self._clock(), candidates=self._readable()
         )
@@ -239,41 +241,30 @@ class SearchRun:
             stop_at -= self._costs.retrieve_seconds
         return stop_at
 
-    async def _ask_mixing(self) -> Mixing | Fault | None:
-        """How both orders are mixed; a fault of the reranker's is returned, one of the request's is too."""
-        query = self._query
-        if query.policy is RankingPolicy.RERANKER:
+    async def _ask_model(self) -> RerankerModel | Fault | None:
+        """The model, for the mixing that it recommends; None if that is not needed. A fault of the reranker's is
+        returned."""
+        if not needs_model(self._query):
             return None
-        if query.policy is RankingPolicy.MIXED and query.mixing:
-            return query.mixing
         try:
-            model = await self._backends.reranker.model(timeout=max(self._budget.left, _LEAST_SECONDS))
+            return await self._backends.reranker.model(timeout=max(self._budget.left, _LEAST_SECONDS))
         except Fault as fault:
             return fault
-        if query.policy is RankingPolicy.MIXED and model.mixing is None:
-            return FailedPrecondition(
-                f"the reranker's model {model.id} recommends no mixing; give one with the request",
-                reason="NO_MIXING",
-                metadata={"model": model.id},
-            )
-        return model.mixing
 
-    async def _rerank(self, asking: asyncio.Future[Mixing | Fault | None]) -> AsyncGenerator[None, None]:
+    async def _rerank(self, asking: asyncio.Future[RerankerModel | Fault | None]) -> AsyncGenerator[None, None]:
         """Stops after every batch, until it is done, its time is up, or the order has settled."""
         entered = self._clock()
         query, state = self._query, self._reranking
         try:
             async with asyncio.timeout(max(0.0, self._stop_at() - entered)):
-                mixing = await asking
+                model = await asking
         except TimeoutError:
-            mixing = DeadlineExceeded("the reranker did not say what its model is")
-        if isinstance(mixing, Fault):
-            if mixing.reason == "NO_MIXING":
-                raise mixing
-            state.cause, state.fault = Cause.of(mixing), mixing
-            self._backends.anytime.unreachable(mixing)
+            model = DeadlineExceeded("the reranker did not say what its model is")
+        if isinstance(model, Fault):
+            state.cause, state.fault = Cause.of(model), model
+            self._backends.anytime.unreachable(model)
             return
-        self._mixing = mixing
+        self._order.mix(chosen_mixing(query, model, self._kind), model)
         settling = SettledTop(limit=query.limit, batches=self._economy_batches)
         try:
             while len(state.scores) < self._plan.depth:
@@ -309,12 +300,7 @@ class SearchRun:
         return self._reranking.prefix(self._plan.depth)
 
     def _place(self) -> Sequence[Placed]:
-        return splice(
-            [candidate.score for candidate in self._candidates],
-            self._scores(),
-            mixing=self._mixing,
-            min_rerank_score=self._query.min_rerank_score,
-        )
+        return self._order.place(self._scores())
 
     async def _answer(self) -> SearchOutcome:
         self._judge()
@@ -362,8 +348,19 @@ class SearchRun:
         self._timing.retrieve_micros += round((self._clock() - entered) * 1e6)
         # One that was deleted meanwhile keeps its head.
         return [
-            Hit(replace(hit.document, text=texts.get(hit.document.id, hit.document.text)), hit.place) for hit in hits
+            replace(hit, document=replace(hit.document, text=texts.get(hit.document.id, hit.document.text)))
+            for hit in hits
         ]
+
+    def _hit(self, place: Placed) -> Hit:
+        candidate = self._candidates[place.position]
+        return Hit(
+            candidate.document,
+            place,
+            dense=candidate.dense,
+            lexical=candidate.lexical,
+            probability=self._reranking.probabilities.get(place.position) if place.rerank else None,
+        )
 
     def _outcome(self, placed: Sequence[Placed], *, final: bool) -> SearchOutcome:
         plan, scores = self._plan, self._scores()
@@ -375,7 +372,7 @@ class SearchRun:
             reason = f"{reason}; the first hits had settled after {len(scores)} of {plan.depth} candidates"
         self._timing.total_micros = round(self._budget.elapsed * 1e6)
         return SearchOutcome(
-            hits=[Hit(self._candidates[place.position].document, place) for place in placed[: self._query.limit]],
+            hits=[self._hit(place) for place in placed[: self._query.limit]],
             mode=mode,
             mode_reason=reason,
             kind=self._kind,
@@ -386,6 +383,6 @@ class SearchRun:
             degradations=list(self._degradations),
             embedder_fingerprint=self._embedder_fingerprint,
             reranker_fingerprint=self._reranking.fingerprint if scores else "",
-            mixing=self._mixing if scores else None,
+            mixing=self._order.mixing if scores else None,
             final=final,
         )

@@ -11,6 +11,7 @@ from winnow.reranker.v1 import reranker_pb2_grpc as pb_grpc
 from winnow_inference.cross_encoder import CrossEncoder
 from winnow_inference.metrics import measure
 from winnow_inference.models.facts import CrossEncoderFacts
+from winnow_inference.models.learned import Learned
 from winnow_inference.models.locating import ModelFolder
 from winnow_inference.opening import OpenModel, open_cross_encoder
 from winnow_inference.scheduling.limits import runner_limits
@@ -52,7 +53,8 @@ async def serve_with(model: OpenModel[CrossEncoderFacts], settings: RerankerSett
         why=engine.reason,
         labels=len(facts.labels),
         activation=facts.activation_name,
-        mixing=model.mixing is not None,
+        mixing=_told(model.learned),
+        calibrated=model.learned.calibration is not None,
         max_tokens=facts.max_token_count,
     )
 
@@ -67,6 +69,12 @@ async def serve_with(model: OpenModel[CrossEncoderFacts], settings: RerankerSett
         close=encoder.close,
         measure=lambda registry: measure(encoder, registry),
     )
+
+
+def _told(learned: Learned) -> str:
+    """What mixing it recommends, for the log."""
+    kinds = learned.score_mixings.model_dump(exclude_none=True)
+    return f"scores ({', '.join(kinds)})" if kinds else "ranks" if learned.mixing else "none"
 
 
 def default_model() -> ModelFolder:

@@ -14,7 +14,7 @@ from winnow.reranker.v1 import reranker_pb2 as pb
 from winnow.reranker.v1 import reranker_pb2_grpc as pb_grpc
 from winnow_inference.batch_tracing import CostTrace
 from winnow_inference.cross_encoder import CrossEncoder, Scored
-from winnow_inference.models.mixing import Mixing
+from winnow_inference.models.learned import Mixing, ScoreMixings
 from winnow_inference.scheduling.queueing import Priority
 from winnow_inference.truncation import PairTruncation
 from winnow_reranker import validation
@@ -69,7 +69,7 @@ class RerankerServicer(pb_grpc.RerankerServiceServicer):
             deadline=_deadline(context),
         )
         CostTrace().add(scored)
-        best = sorted(_document_scores(scored), key=lambda document: (-document.score, document.index))
+        best = sorted(self._document_scores(scored), key=lambda document: (-document.score, document.index))
         return pb.RerankDocumentsResponse(
             scores=best[: request.top_count] if request.top_count else best, report=self._report(scored)
         )
@@ -88,7 +88,9 @@ class RerankerServicer(pb_grpc.RerankerServiceServicer):
         async with aclosing(parts):
             async for scored in parts:
                 cost.add(scored)
-                yield pb.StreamRerankDocumentsResponse(scores=_document_scores(scored), report=self._report(scored))
+                yield pb.StreamRerankDocumentsResponse(
+                    scores=self._document_scores(scored), report=self._report(scored)
+                )
 
     async def ScorePairs(self, request: pb.ScorePairsRequest, context: Context) -> pb.ScorePairsResponse:
         """Scores pairs, with every label."""
@@ -111,7 +113,11 @@ class RerankerServicer(pb_grpc.RerankerServiceServicer):
         )
         CostTrace().add(scored)
         return pb.ScorePairsResponse(
-            scores=[pb.PairScore(label_scores=row) for row in scored.scores.tolist()], report=self._report(scored)
+            scores=[
+                pb.PairScore(label_scores=row, probability=probability)
+                for row, probability in zip(scored.scores.tolist(), self._probabilities(scored), strict=True)
+            ],
+            report=self._report(scored),
         )
 
     async def GetModel(self, request: pb.GetModelRequest, context: Context) -> pb.GetModelResponse:
@@ -125,7 +131,8 @@ class RerankerServicer(pb_grpc.RerankerServiceServicer):
                 max_token_count=facts.max_token_count,
                 labels=facts.labels,
                 activation=facts.activation_name,
-                recommended_mixing=_mixing(model.mixing),
+                recommended_mixing=_mixing(model.learned.mixing),
+                recommended_score_mixings=_score_mixings(model.learned.score_mixings),
                 engine=pb.Engine(
                     name=engine.name,
                     device=engine.device,
@@ -140,7 +147,7 @@ class RerankerServicer(pb_grpc.RerankerServiceServicer):
                     max_message_bytes=limits.max_message_bytes,
                     max_queued_tokens=self._encoder.limits.max_queued_tokens,
                 ),
-                calibrated=False,
+                calibrated=model.learned.calibration is not None,
             )
         )
 
@@ -160,6 +167,19 @@ class RerankerServicer(pb_grpc.RerankerServiceServicer):
         named = [(f"documents[{index}]", text) for index, text in enumerate(documents)]
         validation.check_sizes(named, max_bytes=limits.max_text_bytes)
 
+    def _document_scores(self, scored: Scored) -> list[pb.DocumentScore]:
+        rows = zip(scored.indexes, scored.scores[:, 0].tolist(), self._probabilities(scored), strict=True)
+        return [pb.DocumentScore(index=index, score=score, probability=chance) for index, score, chance in rows]
+
+    def _probabilities(self, scored: Scored) -> Sequence[float | None]:
+        calibration = self._encoder.model.learned.calibration
+        if calibration is None:
+            return [None] * len(scored.indexes)
+        chances: list[float] = calibration.probability(
+            scored.scores[:, 0], self._encoder.facts.activation_name
+        ).tolist()
+        return chances
+
     def _report(self, scored: Scored) -> pb.RerankReport:
         return pb.RerankReport(
             token_count=scored.token_count,
@@ -176,17 +196,15 @@ class RerankerServicer(pb_grpc.RerankerServiceServicer):
         )
 
 
-def _document_scores(scored: Scored) -> list[pb.DocumentScore]:
-    return [
-        pb.DocumentScore(index=index, score=score)
-        for index, score in zip(scored.indexes, scored.scores[:, 0].tolist(), strict=True)
-    ]
-
-
 def _mixing(mixing: Mixing | None) -> pb.RankMixing | None:
     if mixing is None:
         return None
     return pb.RankMixing(k=mixing.k, retrieval_weight=mixing.retrieval_weight, rerank_weight=mixing.rerank_weight)
+
+
+def _score_mixings(mixings: ScoreMixings) -> pb.ScoreMixings | None:
+    learned = {kind: pb.ScoreMixing(**weights) for kind, weights in mixings.model_dump(exclude_none=True).items()}
+    return pb.ScoreMixings(**learned) if learned else None
 
 
 def _deadline(context: Context) -> float | None:

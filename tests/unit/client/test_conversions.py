@@ -22,6 +22,7 @@ from winnow_client.searching import (
     RankFusion,
     RankMixing,
     RetrievalKind,
+    ScoreMixing,
     SearchMode,
     SearchResult,
     SearchTiming,
@@ -135,6 +136,7 @@ def test_a_member_that_is_newer_than_this_version_is_unknown_and_cannot_be_sent(
         (SearchTiming, search_pb2.SearchTiming),
         (Degradation, search_pb2.Degradation),
         (RankMixing, search_pb2.RankMixing),
+        (ScoreMixing, search_pb2.ScoreMixing),
         (RankFusion, search_pb2.RankFusion),
     ],
 )
@@ -186,6 +188,8 @@ def test_a_whole_answer_is_converted() -> None:
                 rank=1,
                 score=0.5,
                 retrieval=search_pb2.StageResult(score=0.25, rank=3),
+                dense=search_pb2.StageResult(score=0.75, rank=2),
+                probability=0.125,
             )
         ],
         mode=search_pb2.SEARCH_MODE_TWO_STAGE,
@@ -208,13 +212,23 @@ def test_a_whole_answer_is_converted() -> None:
         score=0.5,
         retrieval=StageResult(score=0.25, rank=3),
         rerank=None,
+        dense=StageResult(score=0.75, rank=2),
+        lexical=None,
+        probability=0.125,
     )
     assert (result.mode, result.candidate_count) == (SearchMode.TWO_STAGE, 7)
     assert (result.timing.total_micros, result.timing.rerank_token_count) == (5, 9)
     assert (result.degradations[0].kind, result.degradations[0].affected_count) == ("rerank-skipped", 20)
     assert (result.retrieval_kind, result.planned_depth) == (RetrievalKind.HYBRID, 20)
     assert result.mixing == RankMixing(k=2, retrieval_weight=1, rerank_weight=0.5)
+    assert result.score_mixing is None
     assert conversions.search_result_from_proto(search_pb2.SearchResponse()).mixing is None
+
+
+def test_a_mixing_of_scores_is_converted() -> None:
+    weights = {field.name: 0.5 * number for number, field in enumerate(dataclasses.fields(ScoreMixing), start=1)}
+    message = search_pb2.SearchResponse(score_mixing=search_pb2.ScoreMixing(**weights))
+    assert conversions.search_result_from_proto(message).score_mixing == ScoreMixing(**weights)
 
 
 def test_a_refusal_becomes_the_fault_that_the_gateway_raised() -> None:

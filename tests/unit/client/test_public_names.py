@@ -18,9 +18,9 @@ PUBLIC = [
     "Acknowledgement", "AsyncClient", "Client", "ClientConfig", "ClientTls", "Collection", "Degradation",
     "DegradationKind", "DepthPolicy", "Document", "Effort", "Fault", "Filter", "Hit", "HnswConfig", "IndexState",
     "IngestConfig", "IngestOutcome", "LexicalConfig", "MetadataField", "MetadataType", "RankFusion", "RankMixing",
-    "RankingPolicy", "ReembedPhase", "ReembedProgress", "Retries", "RetrievalKind", "SearchMode",
-    "SearchOptions", "SearchResult", "SearchState",
-    "SearchTiming", "Similarity", "StageResult", "StoredDocument", "field", "ids",
+    "RankingPolicy", "ReembedPhase", "ReembedProgress", "Retries", "RetrievalKind", "ScoreMixing", "SearchMode",
+    "SearchOptions", "SearchResult", "SearchState", "SearchTiming", "Similarity", "StageResult", "StoredDocument",
+    "field", "ids",
 ]  # fmt: skip
 
 METHODS = {

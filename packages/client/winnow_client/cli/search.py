@@ -110,7 +110,8 @@ def search(
 ) -> None:
     """Search COLLECTION for QUERY; a QUERY of - is read from standard input.
 
-    Shows, for each hit, its rank and score after retrieval and after reranking, and where the time went.
+    Shows, for each hit, its rank by vectors and by BM25, its rank and score after retrieval and after reranking, how
+    likely it is relevant where the reranker's model is calibrated, and where the time went.
     """
     if query == "-":
         try:
@@ -174,14 +175,25 @@ def _rendered(result: SearchResult, *, query: str, forming: bool = False) -> Gro
     if not result.hits:
         parts.append(Text("Nothing was found."))
     else:
-        hits = table("#", "document", "retrieved", "reranked", right=("#", "retrieved", "reranked"))
+        numbers = ["retrieved", "reranked"]
+        fused = result.retrieval_kind is RetrievalKind.HYBRID
+        if fused:
+            numbers = ["vectors", "BM25", *numbers]
+        if calibrated := any(hit.probability is not None for hit in result.hits):
+            numbers.append("relevant")
+        hits = table("#", "document", *numbers, right=("#", *numbers))
         for hit in result.hits:
             document = Text(printable(hit.document.title or hit.document.id).replace("\n", " "), style="bold")
             if hit.document.title:
                 document.append(f"  {printable(hit.document.id)}", style="not bold dim")
             if excerpt := snippet(hit.document.text, query):
                 document.append(f"\n{excerpt}", style="not bold")
-            hits.add_row(str(hit.rank), document, _place(hit.retrieval), _place(hit.rerank))
+            cells = [_place(hit.retrieval), _place(hit.rerank)]
+            if fused:
+                cells = [_rank(hit.dense), _rank(hit.lexical), *cells]
+            if calibrated:
+                cells.append("" if hit.probability is None else f"{hit.probability:.0%}")
+            hits.add_row(str(hit.rank), document, *cells)
         parts.append(hits)
     parts.append(Text(f"… {timing_line(result)}" if forming else timing_line(result), style="dim" if forming else ""))
     for degradation in result.degradations:
@@ -204,3 +216,7 @@ def timing_line(result: SearchResult) -> str:
 
 def _place(stage: StageResult | None) -> str:
     return "" if stage is None else f"{stage.rank:>3}  {stage.score:8.4f}"
+
+
+def _rank(stage: StageResult | None) -> str:
+    return "–" if stage is None else str(stage.rank)
