@@ -109,7 +109,8 @@ _HOMES = {
     "filters": ("Filter", "field", "ids"),
     "searching": (
         "Degradation", "DegradationKind", "DepthPolicy", "Effort", "Hit", "RankFusion", "RankMixing", "RankingPolicy",
-        "RetrievalKind", "SearchMode", "SearchOptions", "SearchResult", "SearchState", "SearchTiming", "StageResult",
+        "RetrievalKind", "ScoreMixing", "SearchMode", "SearchOptions", "SearchResult", "SearchState", "SearchTiming",
+        "StageResult",
     ),
     "synchronous": ("Client",),
 }  # fmt: skip

@@ -229,6 +229,9 @@ class FakeGateway(search_service_pb2_grpc.SearchServiceServicer):
                 score=score,
                 retrieval=search_pb2.StageResult(score=score / 10, rank=rank),
                 rerank=search_pb2.StageResult(score=score, rank=rank) if two_stage else None,
+                dense=search_pb2.StageResult(score=score / 5, rank=rank + 3),
+                lexical=search_pb2.StageResult(score=score, rank=rank + 5) if score else None,
+                probability=score / 4 if two_stage else None,
             )
             for rank, (score, id_) in enumerate(scored[: request.limit or 10], start=1)
         ]
@@ -257,6 +260,7 @@ def _unranked(response: Any) -> Any:
     early.reranked_count = 0
     for hit in early.hits:
         hit.ClearField("rerank")
+        hit.ClearField("probability")
     return early
 
 

@@ -69,7 +69,7 @@ def test_the_help_of_every_command_has_an_example_of_it(path: tuple[str, ...], c
 def test_every_command_can_be_told_of_gateway_timeout_and_json(path: tuple[str, ...], command: click.Command) -> None:
     options = {option for parameter in command.params for option in parameter.opts}
     # These start what they need themselves.
-    alone = path[0] in ("up", "demo", "bench", "keys")
+    alone = path[0] in ("up", "demo", "bench", "calibrate", "keys")
     asks = {"--json"} if alone else {"--json", "--gateway", "--timeout", "--tls-ca", "--api-key-file"}
     assert options >= asks or path in (("bench",), ("keys",))
 
@@ -89,7 +89,9 @@ def test_a_search_shows_both_stages_and_where_the_time_went(winnow: Winnow, pape
     assert "reranked" in lines[1]
     [first] = [line for line in lines if "Graphs" in line]
     assert first.split()[:3] == ["1", "Graphs", "a"]
-    assert first.split()[-4:] == ["1", "0.2000", "1", "2.0000"]
+    assert first.split()[-7:] == ["4", "6", "1", "0.2000", "1", "2.0000", "50%"]
+    [unnamed] = [line for line in lines if "Cooking" in line]
+    assert unnamed.split()[-7:-5] == ["6", "–"], "BM25 did not find it"
     assert "graphs of small worlds" in result.stdout
     how, _, spent = lines[-1].partition(" (")
     assert how == "two-stage, hybrid: 3 candidates, 3 reranked, 4.2 ms"

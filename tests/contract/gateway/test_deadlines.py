@@ -12,6 +12,7 @@ from winnow.search.v1 import collections_pb2 as c
 from winnow.search.v1 import documents_pb2 as d
 from winnow.search.v1 import search_pb2 as s
 from winnow_gateway.admission import AdmissionSettings
+from winnow_gateway.mixing import ScoreMixing
 from winnow_gateway.ordering import Mixing
 from winnow_gateway.queries import SearchQuery
 from winnow_gateway.searching import SearchSettings
@@ -48,12 +49,13 @@ def falls(response: s.SearchResponse) -> bool:
     return scores == sorted(scores, reverse=True)
 
 
-@pytest.mark.parametrize("mixing", [None, Mixing(k=10)])
+@pytest.mark.parametrize("mixing", [None, Mixing(k=10), ScoreMixing(rerank=0.1, dense=2, lexical_absent=-1)])
 async def test_reranking_stops_for_the_budget_with_what_it_has_and_stops_there_too(
-    gateway: Gateway, mixing: Mixing | None
+    gateway: Gateway, mixing: Mixing | ScoreMixing | None
 ) -> None:
     await fill_many(gateway)
-    gateway.reranker.served = type(gateway.reranker.served)("m", "c" * 64, mixing)
+    ranks, scores = (None, {"hybrid": mixing}) if isinstance(mixing, ScoreMixing) else (mixing, {})
+    gateway.reranker.served = type(gateway.reranker.served)("m", "c" * 64, ranks, score_mixings=scores)
     gateway.reranker.delay = 0.05
     began = time.perf_counter()
     response = await gateway.stub.Search(search(budget_micros=budget(0.4), limit=30))

@@ -1,6 +1,8 @@
 """Searches over a real connection: what they answer, and how they refuse what is wrong."""
 
+import itertools
 import math
+import statistics
 from typing import Any
 
 import pytest
@@ -11,7 +13,8 @@ from tests.fakes.backends import FakeEmbedder
 from winnow.search.v1 import collections_pb2 as c
 from winnow.search.v1 import documents_pb2 as d
 from winnow.search.v1 import search_pb2 as s
-from winnow_gateway.ordering import Mixing
+from winnow_gateway.mixing import ScoreMixing
+from winnow_gateway.ordering import DEFAULT_FUSION, Mixing
 from winnow_rpc import faults
 
 
@@ -72,6 +75,60 @@ async def test_the_models_mixing_is_the_default_and_the_request_may_say_otherwis
     mixing = s.RankMixing(k=1, retrieval_weight=5, rerank_weight=1)
     own = await gateway.stub.Search(search(ranking_policy=s.RANKING_POLICY_MIXED, mixing=mixing))
     assert own.mixing == mixing
+
+
+async def test_scores_are_mixed_as_the_model_recommends_for_what_was_retrieved(gateway: Gateway) -> None:
+    await fill(gateway)
+    hybrid, dense = ScoreMixing(rerank=0.5, lexical=1, dense_absent=-2), ScoreMixing(rerank_sigmoid=3, dense=1)
+    gateway.reranker.served = type(gateway.reranker.served)(
+        "m", "c" * 64, Mixing(10, 1, 2), score_mixings={"hybrid": hybrid, "dense": dense}
+    )
+    response = await gateway.stub.Search(search())
+    assert not response.HasField("mixing")
+    assert response.score_mixing == s.ScoreMixing(rerank=0.5, lexical=1, dense_absent=-2)
+    hits = sorted(response.hits, key=lambda hit: hit.retrieval.rank)
+    found = [hit.lexical.score for hit in hits if hit.HasField("lexical")]
+    assert 0 < len(found) < len(hits), "some are not found by BM25"
+    words = [hit.lexical.score if hit.HasField("lexical") else min(found) for hit in hits]
+    mean, deviation = statistics.fmean(words), statistics.pstdev(words)
+    for hit, score in zip(hits, words, strict=True):
+        assert hit.score == pytest.approx(0.5 * hit.rerank.score + (score - mean) / deviation, abs=1e-5)
+    assert [hit.score for hit in response.hits] == sorted((hit.score for hit in hits), reverse=True)
+
+    kind = s.RetrievalOptions(kind=s.RETRIEVAL_KIND_DENSE)
+    by_vectors = await gateway.stub.Search(search(retrieval=kind))
+    assert by_vectors.score_mixing == s.ScoreMixing(rerank_sigmoid=3, dense=1)
+    ranks = s.RankMixing(k=1, retrieval_weight=5, rerank_weight=1)
+    own = await gateway.stub.Search(search(ranking_policy=s.RANKING_POLICY_MIXED, mixing=ranks))
+    assert (own.mixing, own.HasField("score_mixing")) == (ranks, False)
+
+
+async def test_a_hit_says_what_each_order_thought_of_it(gateway: Gateway) -> None:
+    await fill(gateway)
+    for mode in (s.SEARCH_MODE_RETRIEVE, s.SEARCH_MODE_TWO_STAGE, s.SEARCH_MODE_EXHAUSTIVE):
+        hits = (await gateway.stub.Search(search(mode=mode))).hits
+        assert sorted(hit.dense.rank for hit in hits) == list(range(1, len(hits) + 1))
+        found = [hit for hit in hits if hit.HasField("lexical")]
+        assert {hit.document.id for hit in found} == {"dogs", "birds", "cats"}
+        for place in ("dense", "lexical"):
+            ordered = sorted((getattr(hit, place) for hit in hits if hit.HasField(place)), key=lambda stage: stage.rank)
+            assert all(left.score >= right.score for left, right in itertools.pairwise(ordered))
+        fusion = DEFAULT_FUSION
+        for hit in hits:
+            share = fusion.share(hit.dense.rank, fusion.dense_weight)
+            if hit.HasField("lexical"):
+                share += fusion.share(hit.lexical.rank, fusion.lexical_weight)
+            assert hit.retrieval.score == pytest.approx(share)
+
+
+async def test_a_hit_has_a_probability_where_the_model_is_calibrated(gateway: Gateway) -> None:
+    await fill(gateway)
+    assert not any(hit.HasField("probability") for hit in (await gateway.stub.Search(search())).hits)
+    gateway.reranker.calibrated = True
+    hits = (await gateway.stub.Search(search(depth=2))).hits
+    assert [hit.HasField("probability") for hit in hits] == [True, True, False, False]
+    for hit in hits[:2]:
+        assert hit.probability == pytest.approx(1 - 1 / (1 + hit.rerank.score))
 
 
 async def test_a_mixing_that_nobody_gives_is_a_failed_precondition(gateway: Gateway) -> None:

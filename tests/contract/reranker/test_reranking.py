@@ -15,6 +15,7 @@ from winnow.reranker.v1 import reranker_pb2_grpc as pb_grpc
 from winnow_inference.models.facts import CrossEncoderFacts
 from winnow_inference.models.loading import load_cross_encoder
 from winnow_inference.opening import OpenModel
+from winnow_rpc.faults import FailedPrecondition
 
 QUERY = "which river runs through the capital of france"
 TEXT = "the river runs past a city of old stone houses under seven bridges to the sea where ships wait"
@@ -149,11 +150,11 @@ async def test_the_model_is_described(real: Stub, real_model: OpenModel[CrossEnc
     model = (await real.GetModel(pb.GetModelRequest())).model
     assert (model.id, model.fingerprint) == ("models/reranker", real_model.facts.fingerprint)
     assert (model.max_token_count, list(model.labels), model.activation) == (512, ["LABEL_0"], "sigmoid")
-    assert model.HasField("recommended_mixing") == (real_model.folder.path / "winnow.json").is_file()
+    assert model.HasField("recommended_mixing") == (real_model.learned.mixing is not None)
     assert (model.engine.name, model.engine.device, model.engine.dtype) == ("openvino", "cpu", "float32")
     assert model.limits.max_document_count == 1000
     assert model.limits.max_queued_tokens == 262_144
-    assert not model.calibrated
+    assert model.calibrated == (real_model.learned.calibration is not None)
 
 
 async def test_mixing_stored_with_the_model_is_recommended(tmp_path: Path) -> None:
@@ -164,6 +165,50 @@ async def test_mixing_stored_with_the_model_is_recommended(tmp_path: Path) -> No
     async with serving(model) as (stub, _):
         mixing = (await stub.GetModel(pb.GetModelRequest())).model.recommended_mixing
     assert (mixing.k, mixing.retrieval_weight, mixing.rerank_weight) == (10, 1, 2.5)
+
+
+async def test_what_was_learned_of_the_scores_is_recommended(tmp_path: Path) -> None:
+    folder = build_cross_encoder(tmp_path / "m")
+    hybrid, dense = {"rerank": 0.5, "lexical": 0.25, "dense_absent": -1.0}, {"rerank_sigmoid": 2.0}
+    (folder / "winnow.json").write_text(json.dumps({"score_mixings": {"hybrid": hybrid, "dense": dense}}))
+    async with serving(open_tiny(folder)) as (stub, _):
+        model = (await stub.GetModel(pb.GetModelRequest())).model
+    assert model.recommended_score_mixings == pb.ScoreMixings(
+        hybrid=pb.ScoreMixing(**hybrid), dense=pb.ScoreMixing(**dense)
+    )
+    assert not model.HasField("recommended_mixing")
+
+
+async def test_a_calibrated_model_says_how_probable_relevance_is(tmp_path: Path, tiny_library: Any) -> None:
+    folder = build_cross_encoder(tmp_path / "m")
+    (folder / "winnow.json").write_text(json.dumps({"calibration": {"method": "platt", "scale": 2, "bias": -1}}))
+    async with serving(open_tiny(folder)) as (stub, _):
+        assert (await stub.GetModel(pb.GetModelRequest())).model.calibrated
+        request = {"query": QUERY, "documents": DOCUMENTS}
+        whole = await stub.RerankDocuments(pb.RerankDocumentsRequest(**request))
+        stream = [part async for part in stub.StreamRerankDocuments(pb.StreamRerankDocumentsRequest(**request))]
+        pairs = [pb.TextPair(first=QUERY, second=document) for document in DOCUMENTS]
+        paired = await stub.ScorePairs(pb.ScorePairsRequest(pairs=pairs))
+    scores = np.array(tiny_library.predict([(QUERY, document) for document in DOCUMENTS]), dtype=np.float64)
+    expected = 1 / (1 + np.exp(-(2 * np.log(scores / (1 - scores)) - 1)))
+    for found in (whole.scores, [score for part in stream for score in part.scores]):
+        by_index = {score.index: score.probability for score in found}
+        assert [by_index[at] for at in range(len(DOCUMENTS))] == pytest.approx(expected, abs=10 * TOLERANCE)
+    assert [score.probability for score in paired.scores] == pytest.approx(expected, abs=10 * TOLERANCE)
+
+
+async def test_a_model_without_a_calibration_gives_no_probability(tiny: Stub) -> None:
+    response = await tiny.RerankDocuments(pb.RerankDocumentsRequest(query=QUERY, documents=["bread", "river"]))
+    assert not any(score.HasField("probability") for score in response.scores)
+    paired = await tiny.ScorePairs(pb.ScorePairsRequest(pairs=[pb.TextPair(first="a", second="b")]))
+    assert not paired.scores[0].HasField("probability")
+
+
+def test_a_calibration_of_a_model_with_several_labels_is_refused(tmp_path: Path) -> None:
+    folder = build_cross_encoder(tmp_path / "m", labels=["no", "maybe", "yes"])
+    (folder / "winnow.json").write_text(json.dumps({"calibration": {"method": "platt", "scale": 2}}))
+    with pytest.raises(FailedPrecondition, match="3 labels"):
+        open_tiny(folder)
 
 
 def test_every_method_of_the_contract_is_implemented() -> None:

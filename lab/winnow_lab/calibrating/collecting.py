@@ -1,0 +1,259 @@
+"""Collects candidates with what every stage thought of them, by one deep search a query over services started here.
+
+What was collected is kept, query by query: a run that was cut off goes on where it was, and learning anew needs no
+service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.progress import Progress
+
+from winnow.reranker.v1 import reranker_pb2, reranker_pb2_grpc
+from winnow_client import (
+    AsyncClient,
+    ClientConfig,
+    DepthPolicy,
+    Hit,
+    IngestOutcome,
+    RankingPolicy,
+    RetrievalKind,
+    SearchMode,
+    StageResult,
+)
+from winnow_client.cli.processes_stack import RERANKER, Stack, StackConfig
+from winnow_gateway.ordering import StagePlace
+from winnow_lab.calibrating.candidates import (
+    Candidate,
+    CandidateFile,
+    JudgedCandidates,
+    Source,
+    read_candidates,
+)
+from winnow_lab.judged_sets import JudgedQuery, read_documents, read_queries
+from winnow_rpc.calling import ChannelSettings, open_channel
+from winnow_rpc.faults import AlreadyExists, FailedPrecondition, Fault, InvalidArgument
+
+# Two, so that embedding and retrieval of one go on while another is reranked.
+_SEARCHES_AT_ONCE = 2
+_PATIENCE_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class SetSplit:
+    """A split of a judged set in the BEIR layout."""
+
+    folder: Path
+    split: str
+
+    @property
+    def name(self) -> str:
+        """As it is shown."""
+        return f"{self.folder.name}:{self.split}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Collecting:
+    """What to collect, and with what."""
+
+    reranker: Path
+    """Folder of the cross-encoder."""
+    embedder: str | None
+    """Path or hub id of the bi-encoder; None: the default."""
+    depth: int
+    """Candidates of a query."""
+    queries: int
+    """Queries of a split, at most; the same ones each time."""
+    data: Path
+    """Where the index keeps the collections."""
+    cache: Path
+    """Where what was collected is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collected:
+    """The candidates of a split's queries."""
+
+    split: SetSplit
+    source: Source
+    queries: Sequence[JudgedCandidates]
+
+
+async def collect(splits: Sequence[SetSplit], collecting: Collecting, progress: Progress) -> list[Collected]:
+    """The candidates of every split, from the cache or else from searches.
+
+    Raises FailedPrecondition if the model is changed meanwhile, or a cache was made with another bi-encoder.
+    """
+    wanted = {split: _sample(split, collecting.queries) for split in splits}
+    missing = {}
+    for split, queries in wanted.items():
+        have = _cached_ids(_path(split, collecting))
+        missing[split] = [query for query in queries if query.id not in have]
+    if any(missing.values()):
+        async with _services(collecting) as (client, activation):
+            for split, queries in missing.items():
+                if queries:
+                    await _collect_split(client, split, queries, collecting, activation, progress)
+    return [_cut(split, queries, collecting) for split, queries in wanted.items()]
+
+
+def _sample(split: SetSplit, count: int) -> list[JudgedQuery]:
+    judged = [
+        query
+        for query in read_queries(split.folder, split.split)
+        if any(grade > 0 for grade in query.judgements.values())
+    ]
+    if not judged:
+        raise InvalidArgument(f"{split.name} has no query with a judgement above 0", reason="NO_JUDGEMENTS")
+    # Drawn one after another, so that a larger sample holds the smaller one, and its cache goes on being used.
+    random.Random(0).shuffle(judged)
+    return judged[:count]
+
+
+def _path(split: SetSplit, collecting: Collecting) -> Path:
+    """The cache's file: its name changes with whatever changes the scores."""
+    with (collecting.reranker / "model.safetensors").open("rb") as weights:
+        digest = hashlib.file_digest(weights, "sha256")
+    digest.update(str(collecting.embedder).encode())
+    digest.update(str(split.folder.resolve()).encode())
+    name = f"{split.folder.name}-{split.split}-{collecting.depth}-{digest.hexdigest()[:12]}.jsonl"
+    return collecting.cache / name
+
+
+def _cached_ids(path: Path) -> set[str]:
+    # A kill in the first moment leaves no whole line.
+    if not path.exists() or b"\n" not in path.read_bytes():
+        return set()
+    return {query.query_id for query in read_candidates(path)[1]}
+
+
+def _cut(split: SetSplit, queries: Sequence[JudgedQuery], collecting: Collecting) -> Collected:
+    source, found = read_candidates(_path(split, collecting))
+    by_id = {query.query_id: query for query in found}
+    return Collected(split, source, [by_id[query.id] for query in queries])
+
+
+@asynccontextmanager
+async def _services(collecting: Collecting) -> AsyncIterator[tuple[AsyncClient, str]]:
+    config = StackConfig(
+        data=collecting.data,
+        gateway_port=0,
+        index_port=0,
+        embedder_port=0,
+        reranker_port=0,
+        model=collecting.embedder,
+        reranker_model=str(collecting.reranker.resolve()),
+    )
+    client_config = ClientConfig(timeout_seconds=_PATIENCE_SECONDS)
+    async with Stack(config) as stack:
+        activation = await _activation(stack.addresses[RERANKER])
+        async with AsyncClient(stack.gateway_address, config=client_config) as client:
+            yield client, activation
+
+
+async def _activation(reranker: str) -> str:
+    async with open_channel(ChannelSettings(target=reranker, idempotent={})) as channel:
+        stub = reranker_pb2_grpc.RerankerServiceStub(channel)
+        model = (await stub.GetModel(reranker_pb2.GetModelRequest(), timeout=60)).model
+    if len(model.labels) != 1:
+        raise FailedPrecondition(
+            f"the model has {len(model.labels)} labels; only one with a single label reranks",
+            reason="MODEL_CANNOT_RERANK",
+        )
+    return str(model.activation)
+
+
+async def _collect_split(
+    client: AsyncClient,
+    split: SetSplit,
+    queries: Sequence[JudgedQuery],
+    collecting: Collecting,
+    activation: str,
+    progress: Progress,
+) -> None:
+    collection = split.folder.name
+    await _ingest(client, collection, split.folder, progress)
+    path = _path(split, collecting)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    task = progress.add_task(f"search {split.name}", total=len(queries))
+    turns = asyncio.Semaphore(_SEARCHES_AT_ONCE)
+    with CandidateFile(path) as file:
+
+        async def one(query: JudgedQuery) -> None:
+            async with turns:
+                file.add(*await _search(client, split, query, collecting.depth, activation))
+            progress.advance(task)
+
+        try:
+            async with asyncio.TaskGroup() as group:
+                for query in queries:
+                    group.create_task(one(query))
+        except* Fault as faults:
+            raise faults.exceptions[0] from None
+
+
+async def _ingest(client: AsyncClient, collection: str, folder: Path, progress: Progress) -> None:
+    with suppress(AlreadyExists):
+        await client.create_collection(collection)
+    documents = list(read_documents(folder))
+    task = progress.add_task(f"ingest {collection}", total=len(documents))
+    async for acknowledged in client.ingest(collection, documents):
+        if acknowledged.outcome is IngestOutcome.REFUSED:
+            progress.console.print(f"{acknowledged.id} refused: {acknowledged.refusal}")
+        progress.advance(task)
+
+
+async def _search(
+    client: AsyncClient, split: SetSplit, query: JudgedQuery, depth: int, activation: str
+) -> tuple[Source, JudgedCandidates]:
+    result = await client.search(
+        split.folder.name,
+        query.text,
+        limit=depth,
+        depth=depth,
+        depth_policy=DepthPolicy.FLOOR,
+        mode=SearchMode.TWO_STAGE,
+        retrieval=RetrievalKind.HYBRID,
+        ranking_policy=RankingPolicy.RERANKER,
+        require_rerank=True,
+        omit_text=True,
+        omit_metadata=True,
+    )
+    if result.retrieval_kind is not RetrievalKind.HYBRID:
+        raise FailedPrecondition(
+            f"the search for {query.text!r} was not hybrid, but {result.retrieval_kind.value}: "
+            + "; ".join(each.message for each in result.degradations),
+            reason="NOT_HYBRID",
+        )
+    source = Source(
+        set=split.folder.name,
+        split=split.split,
+        depth=depth,
+        reranker_fingerprint=result.reranker_fingerprint,
+        embedder_fingerprint=result.embedder_fingerprint,
+        activation=activation,
+    )
+    retrieved = sorted(result.hits, key=lambda hit: hit.retrieval.rank if hit.retrieval else 0)
+    return source, JudgedCandidates(
+        query_id=query.id,
+        query=query.text,
+        judgements=query.judgements,
+        candidates=tuple(_candidate(hit) for hit in retrieved),
+    )
+
+
+def _candidate(hit: Hit) -> Candidate:
+    if hit.rerank is None:
+        raise FailedPrecondition(f"{hit.document.id} was not reranked", reason="NOT_RERANKED")
+    return Candidate(id=hit.document.id, rerank=hit.rerank.score, dense=_place(hit.dense), lexical=_place(hit.lexical))
+
+
+def _place(stage: StageResult | None) -> StagePlace | None:
+    return StagePlace(stage.score, stage.rank) if stage else None
