@@ -103,13 +103,14 @@ def read_candidates(path: Path) -> tuple[Source, list[JudgedCandidates]]:
     thing."""
     lines = path.read_bytes().split(b"\n")[:-1]
     found: list[JudgedCandidates] = []
+    number = 0
     try:
         source = Source(**json.loads(lines[0]))
-        for line in lines[1:]:
-            found.append(_read_query(json.loads(line)))  # noqa: PERF401 - how far it came is told
+        for number, line in enumerate(lines[1:], start=1):  # noqa: B007 - told, if it is wrong
+            found.append(_read_query(json.loads(line)))
     except (ValueError, TypeError, KeyError, IndexError) as error:
         raise InvalidArgument(
-            f"{path}, line {len(found) + 1}: not what was collected; delete the file to collect anew",
+            f"{path}, line {number + 1}: not what was collected; delete it to collect anew",
             reason="BAD_CACHE",
         ) from error
     return source, found

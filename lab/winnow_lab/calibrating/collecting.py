@@ -94,7 +94,7 @@ async def collect(splits: Sequence[SetSplit], collecting: Collecting, progress: 
     wanted = {split: _sample(split, collecting.queries) for split in splits}
     missing = {}
     for split, queries in wanted.items():
-        have = _cached_ids(_path(split, collecting))
+        have = _cached_ids(cache_path(split, collecting))
         missing[split] = [query for query in queries if query.id not in have]
     if any(missing.values()):
         async with _services(collecting) as (client, activation):
@@ -117,7 +117,7 @@ def _sample(split: SetSplit, count: int) -> list[JudgedQuery]:
     return judged[:count]
 
 
-def _path(split: SetSplit, collecting: Collecting) -> Path:
+def cache_path(split: SetSplit, collecting: Collecting) -> Path:
     """The cache's file: its name changes with whatever changes the scores."""
     with (collecting.reranker / "model.safetensors").open("rb") as weights:
         digest = hashlib.file_digest(weights, "sha256")
@@ -135,7 +135,7 @@ def _cached_ids(path: Path) -> set[str]:
 
 
 def _cut(split: SetSplit, queries: Sequence[JudgedQuery], collecting: Collecting) -> Collected:
-    source, found = read_candidates(_path(split, collecting))
+    source, found = read_candidates(cache_path(split, collecting))
     by_id = {query.query_id: query for query in found}
     return Collected(split, source, [by_id[query.id] for query in queries])
 
@@ -180,7 +180,7 @@ async def _collect_split(
 ) -> None:
     collection = split.folder.name
     await _ingest(client, collection, split.folder, progress)
-    path = _path(split, collecting)
+    path = cache_path(split, collecting)
     path.parent.mkdir(parents=True, exist_ok=True)
     task = progress.add_task(f"search {split.name}", total=len(queries))
     turns = asyncio.Semaphore(_SEARCHES_AT_ONCE)

@@ -90,7 +90,7 @@ def calibrate(
     from winnow_lab.bench_report import progress
     from winnow_lab.calibrating.collecting import Collecting, collect
     from winnow_lab.calibrating.learning import learn_all, to_store
-    from winnow_lab.calibrating.report import tables
+    from winnow_lab.calibrating.report import plain, tables
 
     to_learn, to_check = [_set_split(text) for text in learned_from], [_set_split(text) for text in checked_on]
     collecting = Collecting(
@@ -108,7 +108,7 @@ def calibrate(
     )
     learned = to_store(report, rank_mixing=rank_mixing, date=f"{datetime.now(UTC):%Y-%m-%d}")
     if machine_readable:
-        output.emit(report)
+        output.emit(plain(report))
     else:
         screen = output.console()
         for part in tables(report):

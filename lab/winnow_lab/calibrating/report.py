@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
+from typing import Any
 
 from rich.table import Table
 
 from winnow_client.cli.output import table
-from winnow_lab.calibrating.calibrators import BINS, CalibrationFigure
+from winnow_lab.calibrating.calibrators import BINS, Calibrated, CalibrationFigure
 from winnow_lab.calibrating.learning import Report
 from winnow_lab.calibrating.validating import RETRIEVAL, Figure, Learning, relative_gain
+
+
+def plain(report: Report) -> dict[str, Any]:
+    """All of it for a machine."""
+    return {**asdict(report), "calibrated": _plain_calibrated(report.calibrated)}
 
 
 def tables(report: Report) -> Iterator[Table | str]:
@@ -27,6 +33,10 @@ def tables(report: Report) -> Iterator[Table | str]:
             yield _figures(report.checks[learning.kind], f"{learning.kind}: on the queries to check on")
         yield _weights(learning)
     yield _calibration(report)
+
+
+def _plain_calibrated(calibrated: Calibrated) -> dict[str, Any]:
+    return {**asdict(calibrated), "calibration": calibrated.calibration.model_dump(mode="json")}
 
 
 def _named(counts: Mapping[str, int]) -> str:
