@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -86,8 +86,14 @@ class Collected:
     queries: Sequence[JudgedCandidates]
 
 
-async def collect(splits: Sequence[SetSplit], collecting: Collecting, progress: Progress) -> list[Collected]:
-    """The candidates of every split, from the cache or else from searches.
+Services = Callable[[Collecting], AbstractAsyncContextManager[tuple[AsyncClient, str]]]
+"""Starts what is searched: a client of the gateway, and the name of the function that makes the reranker's scores."""
+
+
+async def collect(
+    splits: Sequence[SetSplit], collecting: Collecting, progress: Progress, *, services: Services | None = None
+) -> list[Collected]:
+    """The candidates of every split, from the cache or else from searches; no service is started for the cache.
 
     Raises FailedPrecondition if the model is changed meanwhile, or a cache was made with another bi-encoder.
     """
@@ -97,7 +103,7 @@ async def collect(splits: Sequence[SetSplit], collecting: Collecting, progress: 
         have = _cached_ids(cache_path(split, collecting))
         missing[split] = [query for query in queries if query.id not in have]
     if any(missing.values()):
-        async with _services(collecting) as (client, activation):
+        async with (services or started_services)(collecting) as (client, activation):
             for split, queries in missing.items():
                 if queries:
                     await _collect_split(client, split, queries, collecting, activation, progress)
@@ -141,7 +147,8 @@ def _cut(split: SetSplit, queries: Sequence[JudgedQuery], collecting: Collecting
 
 
 @asynccontextmanager
-async def _services(collecting: Collecting) -> AsyncIterator[tuple[AsyncClient, str]]:
+async def started_services(collecting: Collecting) -> AsyncIterator[tuple[AsyncClient, str]]:
+    """The four services with the cross-encoder, started here and stopped at the end."""
     config = StackConfig(
         data=collecting.data,
         gateway_port=0,
@@ -153,12 +160,14 @@ async def _services(collecting: Collecting) -> AsyncIterator[tuple[AsyncClient, 
     )
     client_config = ClientConfig(timeout_seconds=_PATIENCE_SECONDS)
     async with Stack(config) as stack:
-        activation = await _activation(stack.addresses[RERANKER])
+        activation = await activation_of(stack.addresses[RERANKER])
         async with AsyncClient(stack.gateway_address, config=client_config) as client:
             yield client, activation
 
 
-async def _activation(reranker: str) -> str:
+async def activation_of(reranker: str) -> str:
+    """Name of the function that makes the scores of the reranker at an address. Raises FailedPrecondition if it has
+    several."""
     async with open_channel(ChannelSettings(target=reranker, idempotent={})) as channel:
         stub = reranker_pb2_grpc.RerankerServiceStub(channel)
         model = (await stub.GetModel(reranker_pb2.GetModelRequest(), timeout=60)).model
