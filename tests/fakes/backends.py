@@ -108,7 +108,10 @@ class FakeEmbedder:
 
 
 class FakeReranker:
-    """Implements ports.Reranker: the score is the number of query words in the passage, in batches of two."""
+    """Implements ports.Reranker: the score is the number of query words in the passage, in batches of two.
+
+    The probability, where the served model is calibrated, is 1 - 1 / (1 + score).
+    """
 
     def __init__(self, mixing: Mixing | None = None) -> None:
         self.served = RerankerModel("fake-cross-encoder", "c" * 64, mixing)
@@ -126,8 +129,6 @@ class FakeReranker:
         self.timeouts: list[float | None] = []
         self.held_up: set[int] = set()
         """Batches that come last, whatever their place."""
-        self.calibrated = False
-        """Whether a probability comes with each score: 1 - 1 / (1 + score)."""
 
     async def model(self, *, timeout: float | None = None) -> RerankerModel:
         if self.failure and self.fails_at == 0:
@@ -155,7 +156,9 @@ class FakeReranker:
                 }
                 self.scored += len(scores)
                 ended = start == batches[-1]
-                probabilities = {i: 1 - 1 / (1 + score) for i, score in scores.items()} if self.calibrated else {}
+                probabilities = (
+                    {i: 1 - 1 / (1 + score) for i, score in scores.items()} if self.served.calibrated else {}
+                )
                 yield RerankedBatch(
                     scores, probabilities, token_count=7, inference_micros=5, model_fingerprint=self.served.fingerprint
                 )

@@ -283,6 +283,7 @@ class AsyncClient:
         mixing: RankMixing | None = None,
         min_retrieval_score: float | None = None,
         min_rerank_score: float | None = None,
+        min_probability: float | None = None,
         timeout: float | None = None,
     ) -> SearchResult:
         """Finds the documents that answer a query.
@@ -296,7 +297,7 @@ class AsyncClient:
         where the collection has BM25, else DENSE; `fusion`: how HYBRID fuses. `ef`: candidates that HNSW considers, 1
         to 4,096. `exact`: compare with every vector instead. `ranking_policy` and `mixing`: how reranked candidates are
         ordered, by default as the reranker's model recommends. `min_retrieval_score` leaves out, before reranking, what
-        vectors found and is less similar; `min_rerank_score` reranked hits after it.
+        vectors found and is less similar; `min_rerank_score` and `min_probability` reranked hits after it.
         """
         with self._building():
             request = search_request(
@@ -320,6 +321,7 @@ class AsyncClient:
                 mixing=mixing,
                 min_retrieval_score=min_retrieval_score,
                 min_rerank_score=min_rerank_score,
+                min_probability=min_probability,
             )
         response = await self._answer(lambda stub: stub.Search, request, timeout=timeout)
         return conversions.search_result_from_proto(response)

@@ -31,6 +31,7 @@ def search_request(collection: str, query: str, **options: Unpack[SearchOptions]
         mixing=None if mixing is None else conversions.mixing_to_proto(mixing),
         min_retrieval_score=options.get("min_retrieval_score"),
         min_rerank_score=options.get("min_rerank_score"),
+        min_probability=options.get("min_probability"),
         require_rerank=options.get("require_rerank", False),
         budget_micros=_micros(options.get("budget")),
     )

@@ -277,3 +277,4 @@ class SearchOptions(TypedDict, total=False):
     mixing: RankMixing | None
     min_retrieval_score: float | None
     min_rerank_score: float | None
+    min_probability: float | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -84,14 +84,15 @@ def splice(
     mixing: Mixing | None = None,
     mixed_scores: Mapping[int, float] | None = None,
     min_rerank_score: float | None = None,
+    left_out: Container[int] = (),
 ) -> list[Placed]:
     """Orders candidates: the reranked ones first, by the reranker's score or mixed, then the others as retrieved.
 
     Mixed: by `mixing` of ranks, or by `mixed_scores`, which has one for every candidate that has a reranking score.
 
     `retrieval_scores` are in retrieval order; `rerank_scores` maps positions in it to scores. Ties keep the retrieval
-    order, so the result is the same on every run. Reranked candidates under `min_rerank_score` are left out; those that
-    were not reranked are not judged by it.
+    order, so the result is the same on every run. Reranked candidates under `min_rerank_score` and those at the
+    positions `left_out` are not in it; those that were not reranked are not judged.
 
     The score never rises down the list. By ranks mixed, one that was not reranked gets what its retrieval rank gives
     it, which is less than any of a reranked prefix has. Otherwise its retrieval score is of another scale: all of them
@@ -102,7 +103,7 @@ def splice(
     reranked = []
     for rank, position in enumerate(by_reranker, start=1):
         place = StagePlace(rerank_scores[position], rank)
-        if min_rerank_score is not None and place.score < min_rerank_score:
+        if position in left_out or (min_rerank_score is not None and place.score < min_rerank_score):
             continue
         if mixing:
             score = mixing.score(retrieval_rank=position + 1, rerank_rank=rank)

@@ -48,6 +48,8 @@ class RerankerModel:
     """How its scores are best mixed with retrieval's, which goes before `mixing`."""
     activation: str = "identity"
     """Name of the function that makes its scores, by which they are mixed."""
+    calibrated: bool = False
+    """A probability comes with each score."""
 
 
 @dataclass(frozen=True, slots=True)

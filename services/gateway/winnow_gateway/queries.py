@@ -42,6 +42,7 @@ class SearchQuery:
     mixing: Mixing | None = None
     min_retrieval_score: float | None = None
     min_rerank_score: float | None = None
+    min_probability: float | None = None
     timeout: float = 30.0
     """Seconds until the caller gives up."""
     budget: float | None = None

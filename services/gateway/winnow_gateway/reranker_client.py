@@ -90,6 +90,7 @@ class GrpcReranker:
             mixing=mixing,
             score_mixings=_score_mixings(described.recommended_score_mixings),
             activation=described.activation,
+            calibrated=described.calibrated,
         )
         self._known = (self._clock(), model)
         return model

@@ -91,6 +91,9 @@ def read_search(message: search_pb2.SearchRequest, *, timeout: float) -> SearchQ
         policy=_named(POLICIES, message.ranking_policy, field="ranking_policy"),
         mixing=_read_mixing(message.mixing) if message.HasField("mixing") else None,
         timeout=timeout,
+        min_probability=validation.checked_probability(message.min_probability, field="min_probability")
+        if message.HasField("min_probability")
+        else None,
         budget=validation.checked_budget(message.budget_micros) if message.HasField("budget_micros") else None,
         **minima,
     )

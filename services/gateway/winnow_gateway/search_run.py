@@ -203,7 +203,9 @@ class SearchRun:
         self._timing.retrieve_micros += round(seconds * 1e6)
         if not everything:
             self._backends.book.retrieved(query.collection, seconds)
-        self._order = CandidateOrder(self._candidates, min_rerank_score=query.min_rerank_score)
+        self._order = CandidateOrder(
+            self._candidates, min_rerank_score=query.min_rerank_score, min_probability=query.min_probability
+        )
         self._plan = refine(
             self._plan, cost=self._costs.rerank, seconds=self._stop_at() - self._clock(), candidates=self._readable()
         )
@@ -300,7 +302,7 @@ class SearchRun:
         return self._reranking.prefix(self._plan.depth)
 
     def _place(self) -> Sequence[Placed]:
-        return self._order.place(self._scores())
+        return self._order.place(self._scores(), self._reranking.probabilities)
 
     async def _answer(self) -> SearchOutcome:
         self._judge()

@@ -113,6 +113,13 @@ def checked_score(value: float, *, field: str) -> float:
     return value
 
 
+def checked_probability(value: float, *, field: str) -> float:
+    """A least probability."""
+    if not 0 <= value <= 1:
+        raise InvalidArgument(f"{field} is {value}: 0 to 1", field=field, reason="OUT_OF_RANGE")
+    return value
+
+
 def checked_description(description: str) -> str:
     """A collection's description."""
     _check_bytes(

@@ -148,6 +148,7 @@ async def test_a_search_says_everything_it_was_told(client: AsyncClient, gateway
         mixing=RankMixing(k=2, retrieval_weight=1, rerank_weight=0.5),
         min_retrieval_score=0.0,
         min_rerank_score=-1.5,
+        min_probability=0.25,
         budget=0.25,
         depth_policy=DepthPolicy.FLOOR,
         effort=Effort.ECONOMY,
@@ -159,6 +160,7 @@ async def test_a_search_says_everything_it_was_told(client: AsyncClient, gateway
     assert (request.ranking_policy, request.mixing.k) == (2, 2)
     assert (request.budget_micros, request.depth_policy, request.effort) == (250_000, 2, 2)
     assert request.require_rerank
+    assert request.min_probability == 0.25
     assert (request.retrieval.kind, request.retrieval.fusion.k, request.retrieval.fusion.lexical_weight) == (2, 5, 0.5)
     assert [hit.document.id for hit in result.hits] == ["a", "b"]
     assert (result.mode, result.retrieval_kind) == (SearchMode.RETRIEVE, RetrievalKind.HYBRID)

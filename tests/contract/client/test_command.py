@@ -117,7 +117,7 @@ def test_a_search_for_machines_is_one_object(winnow: Winnow, papers: Client) -> 
 def test_every_option_of_a_search_reaches_the_gateway(winnow: Winnow, papers: Client, gateway: FakeGateway) -> None:
     options = (
         "--limit 2 --retrieval dense --depth 7 --ef 99 --exact --ranking reranker --min-score 0.5 --min-rerank-score -2"
-        " --budget 200ms --depth-policy floor --effort economy --require-rerank"
+        " --min-probability 0.5 --budget 200ms --depth-policy floor --effort economy --require-rerank"
     )
     result = winnow("search", "papers", "graphs", *options.split(), "--where", "year>=1990", "--where", "lang=en")
     assert result.exit_code == 0, result.stderr
@@ -127,6 +127,7 @@ def test_every_option_of_a_search_reaches_the_gateway(winnow: Winnow, papers: Cl
     assert request.require_rerank
     assert (request.retrieval.ef, request.retrieval.exact, request.retrieval.kind) == (99, True, 1)
     assert (request.min_retrieval_score, request.min_rerank_score) == (0.5, -2)
+    assert request.min_probability == 0.5
     assert [condition.WhichOneof("condition") for condition in request.filter.must] == ["range", "match"]
 
 

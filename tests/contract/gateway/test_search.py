@@ -3,11 +3,12 @@
 import itertools
 import math
 import statistics
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from tests.contract.gateway.calls import fault, fill, ingest, search, violated
+from tests.contract.gateway.calls import TEXTS, fault, fill, ingest, search, violated
 from tests.contract.gateway.conftest import Gateway
 from tests.fakes.backends import FakeEmbedder
 from winnow.search.v1 import collections_pb2 as c
@@ -124,7 +125,7 @@ async def test_a_hit_says_what_each_order_thought_of_it(gateway: Gateway) -> Non
 async def test_a_hit_has_a_probability_where_the_model_is_calibrated(gateway: Gateway) -> None:
     await fill(gateway)
     assert not any(hit.HasField("probability") for hit in (await gateway.stub.Search(search())).hits)
-    gateway.reranker.calibrated = True
+    gateway.reranker.served = replace(gateway.reranker.served, calibrated=True)
     hits = (await gateway.stub.Search(search(depth=2))).hits
     assert [hit.HasField("probability") for hit in hits] == [True, True, False, False]
     for hit in hits[:2]:
@@ -178,6 +179,27 @@ async def test_least_scores_are_kept_per_stage(gateway: Gateway) -> None:
     assert [hit.document.id for hit in response.hits] == ["dogs"]
     response = await gateway.stub.Search(search(min_rerank_score=2.0, mode=s.SEARCH_MODE_RETRIEVE))
     assert len(response.hits) == 4
+
+
+async def test_a_least_probability_judges_what_was_reranked(gateway: Gateway) -> None:
+    await fill(gateway)
+    gateway.reranker.served = replace(gateway.reranker.served, calibrated=True)
+    for policy in (s.RANKING_POLICY_UNSPECIFIED, s.RANKING_POLICY_RERANKER):
+        # Two words of the query are in "dogs", one in "cats" and in "birds".
+        for least, expected in ((0.6, {"dogs"}), (0.5, {"dogs", "cats", "birds"}), (0.0, set(TEXTS))):
+            response = await gateway.stub.Search(search(min_probability=least, ranking_policy=policy))
+            assert {hit.document.id for hit in response.hits} == expected
+    response = await gateway.stub.Search(search(min_probability=0.6, depth=1))
+    assert [hit.HasField("rerank") for hit in response.hits] == [True, False, False, False]
+    retrieved = await gateway.stub.Search(search(min_probability=1.0, mode=s.SEARCH_MODE_RETRIEVE))
+    assert len(retrieved.hits) == 4
+
+
+async def test_a_least_probability_of_a_model_that_gives_none_is_a_failed_precondition(gateway: Gateway) -> None:
+    await fill(gateway)
+    came = await fault(gateway.stub.Search(search(min_probability=0.5)))
+    assert isinstance(came, faults.FailedPrecondition)
+    assert came.reason == "NOT_CALIBRATED"
 
 
 async def test_an_empty_collection_gives_no_hits(gateway: Gateway) -> None:
@@ -248,6 +270,8 @@ def must(**condition: Any) -> d.Filter:
         ({"ranking_policy": 99}, "ranking_policy"),
         ({"min_retrieval_score": math.nan}, "min_retrieval_score"),
         ({"min_rerank_score": math.inf}, "min_rerank_score"),
+        ({"min_probability": 1.5}, "min_probability"),
+        ({"min_probability": math.nan}, "min_probability"),
         ({"retrieval": s.RetrievalOptions(ef=5000)}, "retrieval.ef"),
         ({"retrieval": s.RetrievalOptions(ef=-5)}, "retrieval.ef"),
         ({"retrieval": s.RetrievalOptions(kind=99)}, "retrieval.kind"),

@@ -85,6 +85,11 @@ _MODES = [mode.value for mode in SearchMode if mode is not SearchMode.UNKNOWN]
     help="Least similarity, for what vectors find; what BM25 finds is not judged by it.",
 )
 @click.option("--min-rerank-score", type=float, help="Least score of reranking, for hits that were reranked.")
+@click.option(
+    "--min-probability",
+    type=click.FloatRange(0, 1),
+    help="Least probability of being relevant, for hits that were reranked; needs a calibrated reranker.",
+)
 @connection_options()
 @pass_connection
 def search(
@@ -107,6 +112,7 @@ def search(
     ranking: str | None,
     min_score: float | None,
     min_rerank_score: float | None,
+    min_probability: float | None,
 ) -> None:
     """Search COLLECTION for QUERY; a QUERY of - is read from standard input.
 
@@ -134,6 +140,7 @@ def search(
         ranking_policy=RankingPolicy(ranking) if ranking else None,
         min_retrieval_score=min_score,
         min_rerank_score=min_rerank_score,
+        min_probability=min_probability,
     )
     with connection.client() as client:
         if stream:
