@@ -39,7 +39,7 @@ from winnow_lab.calibrating.candidates import (
 )
 from winnow_lab.judged_sets import JudgedQuery, read_documents, read_queries
 from winnow_rpc.calling import ChannelSettings, open_channel
-from winnow_rpc.faults import AlreadyExists, FailedPrecondition, Fault, InvalidArgument
+from winnow_rpc.faults import AlreadyExists, FailedPrecondition, Fault, InvalidArgument, NotFound
 
 # Two, so that embedding and retrieval of one go on while another is reranked.
 _SEARCHES_AT_ONCE = 2
@@ -104,6 +104,9 @@ async def collect(
         missing[split] = [query for query in queries if query.id not in have]
     if any(missing.values()):
         async with (services or started_services)(collecting) as (client, activation):
+            folders = dict.fromkeys(split.folder for split, queries in missing.items() if queries)
+            for folder in folders:
+                await _ingest(client, folder, progress)
             for split, queries in missing.items():
                 if queries:
                     await _collect_split(client, split, queries, collecting, activation, progress)
@@ -125,7 +128,10 @@ def _sample(split: SetSplit, count: int) -> list[JudgedQuery]:
 
 def cache_path(split: SetSplit, collecting: Collecting) -> Path:
     """The cache's file: its name changes with whatever changes the scores."""
-    with (collecting.reranker / "model.safetensors").open("rb") as weights:
+    path = collecting.reranker / "model.safetensors"
+    if not path.is_file():
+        raise NotFound(f"there is no {path}: {collecting.reranker} holds no cross-encoder", reason="MODEL_NOT_FOUND")
+    with path.open("rb") as weights:
         digest = hashlib.file_digest(weights, "sha256")
     digest.update(str(collecting.embedder).encode())
     digest.update(str(split.folder.resolve()).encode())
@@ -187,8 +193,6 @@ async def _collect_split(
     activation: str,
     progress: Progress,
 ) -> None:
-    collection = split.folder.name
-    await _ingest(client, collection, split.folder, progress)
     path = cache_path(split, collecting)
     path.parent.mkdir(parents=True, exist_ok=True)
     task = progress.add_task(f"search {split.name}", total=len(queries))
@@ -208,7 +212,8 @@ async def _collect_split(
             raise faults.exceptions[0] from None
 
 
-async def _ingest(client: AsyncClient, collection: str, folder: Path, progress: Progress) -> None:
+async def _ingest(client: AsyncClient, folder: Path, progress: Progress) -> None:
+    collection = folder.name
     with suppress(AlreadyExists):
         await client.create_collection(collection)
     documents = list(read_documents(folder))

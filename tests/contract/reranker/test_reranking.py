@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import structlog
 
 from tests.contract.reranker.served import Stub, open_tiny, serving
 from tests.models.tiny import build_cross_encoder
@@ -202,6 +203,19 @@ async def test_a_model_without_a_calibration_gives_no_probability(tiny: Stub) ->
     assert not any(score.HasField("probability") for score in response.scores)
     paired = await tiny.ScorePairs(pb.ScorePairsRequest(pairs=[pb.TextPair(first="a", second="b")]))
     assert not paired.scores[0].HasField("probability")
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_what_was_learned_with_another_model_is_said_to_be(tmp_path: Path, same: bool) -> None:
+    folder = build_cross_encoder(tmp_path / "m")
+    fingerprint = open_tiny(folder).facts.fingerprint if same else "0" * 64
+    (folder / "winnow.json").write_text(json.dumps({"learned": {"model_fingerprint": fingerprint}}))
+    with structlog.testing.capture_logs() as logs:
+        opened = open_tiny(folder)
+    warnings = [entry for entry in logs if entry["log_level"] == "warning"]
+    assert len(warnings) == (0 if same else 1)
+    assert opened.learned.model_fingerprint == fingerprint
+    assert all(fingerprint.startswith(entry["learned_with"]) for entry in warnings)
 
 
 def test_a_calibration_of_a_model_with_several_labels_is_refused(tmp_path: Path) -> None:

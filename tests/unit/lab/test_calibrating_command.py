@@ -197,6 +197,13 @@ def test_what_a_model_says_of_mixing_ranks_is_kept(letters: Path) -> None:
     assert json.loads((letters / "model" / "winnow.json").read_text()) == stored
 
 
+def test_a_folder_without_a_model_is_named(letters: Path) -> None:
+    (letters / "model" / "model.safetensors").unlink()
+    status, _, said = run(letters)
+    assert status == 1
+    assert f"{letters / 'model'} holds no cross-encoder" in " ".join(said.split())
+
+
 def test_a_set_that_is_not_there_is_named(letters: Path) -> None:
     status, _, said = run(letters, "--check", str(letters / "nothing"))
     assert status == 2
