@@ -26,7 +26,7 @@ from winnow_client.cli.durations import DurationType
 from winnow_client.cli.output import console, table
 from winnow_client.cli.processes_stack import Stack, StackConfig
 from winnow_lab.bench_report import machine
-from winnow_lab.judged_sets import JudgedQuery, read_documents, read_queries
+from winnow_lab.data.beir import JudgedQuery, read_documents, read_queries
 from winnow_relevance import ndcg
 from winnow_rpc.faults import AlreadyExists, DeadlineExceeded, Fault, ResourceExhausted
 

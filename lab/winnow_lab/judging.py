@@ -9,7 +9,7 @@ import numpy as np
 
 from winnow_client import Hit
 from winnow_gateway.ordering import Fusion, Mixing, splice
-from winnow_lab.judged_sets import JudgedQuery
+from winnow_lab.data.beir import JudgedQuery
 from winnow_relevance import ndcg, paired_difference, recall
 
 DENSE, BM25, HYBRID = "dense", "BM25", "hybrid"

@@ -34,7 +34,7 @@ from winnow_client import (
 from winnow_client.cli.output import console, table
 from winnow_client.cli.processes_stack import Stack, StackConfig
 from winnow_gateway.ordering import Fusion
-from winnow_lab.judged_sets import JudgedQuery, read_documents, read_queries
+from winnow_lab.data.beir import JudgedQuery, read_documents, read_queries
 from winnow_lab.judging import BM25, DENSE, HYBRID, Answer, Report, judge
 from winnow_rpc.faults import AlreadyExists, Fault
 

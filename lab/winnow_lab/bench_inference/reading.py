@@ -18,7 +18,7 @@ from winnow_lab.bench_inference.texts import (
     spread,
     within,
 )
-from winnow_lab.judged_sets import read_documents, read_query_texts
+from winnow_lab.data.beir import read_documents, read_query_texts
 from winnow_rpc.faults import InvalidArgument, NotFound
 
 _QUERIES = 300

@@ -37,7 +37,7 @@ from winnow_lab.calibrating.candidates import (
     Source,
     read_candidates,
 )
-from winnow_lab.judged_sets import JudgedQuery, read_documents, read_queries
+from winnow_lab.data.beir import JudgedQuery, read_documents, read_queries
 from winnow_rpc.calling import ChannelSettings, open_channel
 from winnow_rpc.faults import AlreadyExists, FailedPrecondition, Fault, InvalidArgument, NotFound
 

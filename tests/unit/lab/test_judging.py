@@ -4,7 +4,7 @@ import pytest
 
 from winnow_client import Document, Hit, StageResult
 from winnow_gateway.ordering import Fusion, Mixing
-from winnow_lab.judged_sets import JudgedQuery
+from winnow_lab.data.beir import JudgedQuery
 from winnow_lab.judging import BM25, DENSE, HYBRID, MIXINGS, Answer, fuse, judge, order_by
 
 

@@ -124,11 +124,18 @@ def read_items(
     done = 0
     for source, size in zip(sources, sizes, strict=True):
         meter.current = str(source.path or STANDARD_INPUT)
-        for read in _read_source(source, mapping=mapping, meter=meter, stdin=stdin):
+        for read in _read_source(source, columns=mapping.columns, meter=meter, stdin=stdin):
             yield _finished(read, mapping, first_places)
         # What a reader counted is near the truth; the size is the truth.
         done += size or 0
         meter.done = done if size is not None else meter.done
+
+
+def read_rows(path: Path, format: Format) -> Iterator[Row | Refusal]:
+    """Yields the rows of one file in a format of rows (not text), with all their columns, and what was refused."""
+    for read in _read_source(Source(path, format), columns=None, meter=Meter(), stdin=io.BytesIO):
+        assert not isinstance(read, Item)
+        yield read
 
 
 def _finished(read: Row | Item | Refusal, mapping: FieldMapping, first_places: dict[str, Place]) -> Item | Refusal:
@@ -147,7 +154,7 @@ def _finished(read: Row | Item | Refusal, mapping: FieldMapping, first_places: d
 
 
 def _read_source(
-    source: Source, *, mapping: FieldMapping, meter: Meter, stdin: Callable[[], IO[bytes]]
+    source: Source, *, columns: frozenset[str] | None, meter: Meter, stdin: Callable[[], IO[bytes]]
 ) -> Iterator[Row | Item | Refusal]:
     def on_read(count: int) -> None:
         meter.done += count
@@ -156,7 +163,7 @@ def _read_source(
     if path is None:
         yield from _read_stream(stdin(), source, file=STANDARD_INPUT, on_read=on_read)
     elif source.format is Format.PARQUET:
-        yield from read_parquet(path, columns=mapping.columns, on_read=on_read)
+        yield from read_parquet(path, columns=columns, on_read=on_read)
     elif source.format in ONE_A_FILE:
         yield read_text(path, id=source.id, markdown=source.format is Format.MARKDOWN)
     else:

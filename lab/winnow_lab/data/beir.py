@@ -1,0 +1,131 @@
+"""Reads retrieval sets in the BEIR layout: corpus.jsonl, queries.jsonl, qrels/<split>.tsv, gzipped or not."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import math
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from winnow_client import Document
+from winnow_client.cli.reading.records import Place
+from winnow_rpc.faults import InvalidArgument, NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedQuery:
+    """A query, and which documents answer it."""
+
+    id: str
+    text: str
+    judgements: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """One line of a qrels file: how well a document answers a query."""
+
+    place: Place
+    query: str
+    document: str
+    grade: float
+    """0: does not answer it."""
+
+
+def read_documents(folder: Path) -> Iterator[Document]:
+    """The documents of a set, one after another. Raises InvalidArgument, naming the line, or NotFound."""
+    for place, record in _read_lines(folder / "corpus.jsonl"):
+        title = record.get("title") or ""
+        yield Document(id=_field(record, "_id", place), title=str(title), text=_field(record, "text", place))
+
+
+def read_queries(folder: Path, split: str) -> list[JudgedQuery]:
+    """The queries of a split that have judgements and a text, by id. Raises NotFound for a missing file."""
+    judgements: dict[str, dict[str, float]] = {}
+    for judgement in read_judgements(folder, split):
+        judgements.setdefault(judgement.query, {})[judgement.document] = judgement.grade
+    texts = read_query_texts(folder)
+    return [JudgedQuery(id_, texts[id_], judgements[id_]) for id_ in sorted(judgements) if id_ in texts]
+
+
+def read_query_texts(folder: Path) -> dict[str, str]:
+    """The texts of all queries, judged or not, by id. Raises NotFound for a missing file."""
+    lines = _read_lines(folder / "queries.jsonl")
+    return {_field(record, "_id", place): _field(record, "text", place) for place, record in lines}
+
+
+def read_judgements(folder: Path, split: str) -> Iterator[Judgement]:
+    """The lines of a split's qrels, as they stand. Raises InvalidArgument, naming the line, or NotFound."""
+    path = folder / "qrels" / f"{split}.tsv"
+    for number, row in _numbered(path, lambda file: csv.DictReader(file, delimiter="\t"), start=2):
+        place = Place(str(path), number)
+        try:
+            grade = float(row["score"])
+            judgement = Judgement(place, row["query-id"], row["corpus-id"], grade)
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidArgument(f"{place}: not query-id, corpus-id and score, separated by tabs") from error
+        if not math.isfinite(grade):
+            raise InvalidArgument(f"{place}: the score is {row['score']}")
+        yield judgement
+
+
+def is_judged_set(folder: Path) -> bool:
+    """Whether a folder is laid out so."""
+    return any((folder / name).is_file() for name in ("corpus.jsonl", "corpus.jsonl.gz"))
+
+
+def splits_of(folder: Path) -> list[str]:
+    """The splits that have judgements, by name."""
+    names = {path.name.removesuffix(".gz") for path in (folder / "qrels").glob("*.tsv*")}
+    return sorted(name.removesuffix(".tsv") for name in names if name.endswith(".tsv"))
+
+
+def _read_lines(path: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
+    for number, line in _numbered(path, iter, start=1):
+        place = Place(str(path), number)
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise InvalidArgument(f"{place}: not JSON") from error
+        if not isinstance(record, dict):
+            raise InvalidArgument(f"{place}: not a JSON object")
+        yield place, record
+
+
+def _field(record: dict[str, Any], name: str, place: Place) -> str:
+    value = record.get(name)
+    if not isinstance(value, str):
+        raise InvalidArgument(f"{place}: has no string {name!r}")
+    return value
+
+
+def _numbered(path: Path, reader: Any, *, start: int) -> Iterator[tuple[int, Any]]:
+    with _open(path) as file:
+        lines = enumerate(reader(file), start=start)
+        while True:
+            try:
+                line = next(lines)
+            except StopIteration:
+                return
+            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+                raise InvalidArgument(f"{path}: the compressed file is damaged") from error
+            except UnicodeDecodeError as error:
+                raise InvalidArgument(f"{path}: is not UTF-8 ({error.reason})") from error
+            yield line
+
+
+def _open(path: Path) -> io.TextIOBase:
+    zipped = path.with_name(path.name + ".gz")
+    if zipped.exists():
+        return gzip.open(zipped, "rt", encoding="utf-8")
+    if path.exists():
+        return path.open(encoding="utf-8")
+    raise NotFound(f"there is no {path}, gzipped or not")
