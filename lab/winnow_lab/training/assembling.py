@@ -11,6 +11,7 @@ from datasets import Dataset
 from sentence_transformers.base.evaluation import SequentialEvaluator
 from sentence_transformers.base.sampler import BatchSamplers
 from sentence_transformers.cross_encoder.training_args import CrossEncoderTrainingArguments
+from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
 from transformers import EarlyStoppingCallback, PrinterCallback
 
@@ -107,5 +108,7 @@ def _main_metric(evaluators: Sequence[Any]) -> str:
     """What decides if nobody says: the evaluator's main metric, or the mean of those of several."""
     if len(evaluators) > 1:
         return "sequential_score"
-    # That of retrieval is only known once it has run.
+    # Those of bi-encoders name theirs only once they have run.
+    if evaluators and isinstance(evaluators[0], EmbeddingSimilarityEvaluator):
+        return "spearman_cosine"
     return str((evaluators[0].primary_metric if evaluators else None) or "ndcg@10")

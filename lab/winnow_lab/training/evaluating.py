@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -49,7 +50,7 @@ def group_samples(groups: Groups) -> list[dict[str, Any]]:
         {
             "query": group.query,
             "positive": [text for text, label in zip(group.documents, group.labels, strict=True) if label > 0],
-            "documents": sorted(group.documents),
+            "documents": sorted(group.documents, key=lambda text: hashlib.sha256(text.encode()).digest()),
         }
         for group in groups.groups
     ]
