@@ -152,8 +152,8 @@ def train() -> None:
     negative; or query, documents, labels. Text files may be gzipped.
 
     The folder that --out names serves as it is. A training that was killed goes on from its last checkpoint when the
-    same command is given again. Over several GPUs or processes: torchrun --nproc-per-node 2 -m winnow_lab.training, and then
-    the same as after `winnow train`.
+    same command is given again. On several GPUs, or in several processes: torchrun --nproc-per-node 2 -m
+    winnow_lab.training, and then the same as after `winnow train`.
     """
 
 

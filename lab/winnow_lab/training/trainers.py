@@ -48,8 +48,8 @@ class _Careful:
 
     def _diverged(self) -> FailedPrecondition:
         step = self.state.global_step + 1
-        whole = self.folder.whole()
-        kept = f"The last good model is {whole[-1]}." if whole else "There was no checkpoint yet."
+        reached = self.state.best_model_checkpoint or next(reversed(self.folder.whole()), None)
+        kept = f"What was reached before is in {reached}." if reached else "There was no checkpoint yet."
         bf16 = " or compute without --bf16" if self.args.bf16 else ""
         return FailedPrecondition(
             f"the training came apart at step {step}: the loss is {float(self._last_loss):g} and its gradient is not a "
@@ -58,18 +58,18 @@ class _Careful:
             reason="TRAINING_DIVERGED",
         )
 
-    def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
-        """All metrics, and among them the one that decides under a name that does not depend on the evaluator."""
-        metrics: dict[str, float] = super().evaluate(*args, **options)  # type: ignore[misc]
-        names = [name.removeprefix("eval_") for name in metrics]
+    def evaluation_loop(self, *args: Any, **options: Any) -> Any:
+        """Adds the metric that decides, under a name that does not depend on the evaluator."""
+        output = super().evaluation_loop(*args, **options)  # type: ignore[misc]
+        names = [name.removeprefix("eval_") for name in output.metrics]
         name = resolve_metric(self.wanted_metric, names)
         if name is None:
             raise InvalidArgument(
                 f"there is no metric {self.wanted_metric!r}, or several end in it; there are {', '.join(names)}",
                 field="metric",
             )
-        metrics[f"eval_{METRIC}"] = metrics[f"eval_{name}"]
-        return metrics
+        output.metrics[f"eval_{METRIC}"] = output.metrics[f"eval_{name}"]
+        return output
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         assert output_dir is not None
