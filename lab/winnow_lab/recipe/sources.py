@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree
 
-from winnow_lab.judged_sets import read_documents, read_queries
+from winnow_lab.data.beir import read_documents, read_queries
 from winnow_rpc.faults import NotFound
 
 
