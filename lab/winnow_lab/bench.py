@@ -12,6 +12,7 @@ COMMANDS = {
     "search": ("winnow_lab.bench_search:search", "Measure searches under budgets: time kept and ranking quality."),
     "operating": ("winnow_lab.bench_operating:operating", "Measure what running it observed costs: search and memory."),
     "containers": ("winnow_lab.bench_containers:containers", "Measure the images: cold start, memory, replicas."),
+    "training": ("winnow_lab.bench_training.command:training", "Measure training beside the plain script."),
     "inference": ("winnow_lab.bench_inference.command:inference", "Measure the inference engine beside other engines."),
 }
 """Name → where the command is, and what it does: known without loading it."""

@@ -1,0 +1,1 @@
+"""Measures training against the plain script that sentence-transformers' documentation shows."""
