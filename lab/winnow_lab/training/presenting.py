@@ -54,7 +54,7 @@ def show(trained: Trained, architecture: Architecture, console: Console) -> None
         if history.first is not None and history.best.value <= history.first.value:
             console.print("Training made nothing better: the model that it started from is as good on these data.")
     console.print(
-        f"{trained.steps:,} steps, {trained.pairs_per_second:,.0f} pairs/s. The model is in {trained.out}; serve it "
+        f"{trained.steps:,} steps, {trained.pairs_per_second:,.1f} pairs/s. The model is in {trained.out}; serve it "
         f"with: winnow up {SETTINGS[architecture]} {trained.out}",
         soft_wrap=True,
     )

@@ -116,6 +116,9 @@ class RunFolder:
             target = self.out / path.name
             if target.is_dir():
                 shutil.rmtree(target)
+            if path.is_file():
+                # Weights are written for their owner alone; a service may run as another user.
+                path.chmod(0o644)
             os.replace(path, target)
         made.rmdir()
 

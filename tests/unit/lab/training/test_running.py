@@ -45,6 +45,8 @@ def test_a_cross_encoder_learns_an_order_and_its_folder_serves(bi_encoder: Path,
     assert answer > other
     # Trained on 16 tokens, it reads as many as before.
     assert served.facts.max_token_count == 32
+    # Whoever runs the service may read it.
+    assert (trained.out / "model.safetensors").stat().st_mode & 0o044 == 0o044
     assert "| best, which is this model |" in (trained.out / "README.md").read_text()
     assert (trained.out / "training" / "curve.png").read_bytes().startswith(b"\x89PNG")
     assert not (trained.out / "training" / "checkpoints").exists()
