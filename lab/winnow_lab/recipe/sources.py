@@ -1,4 +1,4 @@
-"""Where the shipped cross-encoder's training pairs come from: each source is a small retrieval set of its own.
+"""Where the shipped cross-encoder's training groups come from: each source is a small judged set of its own.
 
 Every source says what a query is and which passage answers it; the other passages of the same source are where its
 negatives are looked for. Licences of the texts are in the model's card.
@@ -7,158 +7,156 @@ negatives are looked for. Licences of the texts are in the model's card.
 from __future__ import annotations
 
 import ast
-import csv
 import importlib.util
 import lzma
 import random
 import re
 import sysconfig
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from xml.etree import ElementTree
 
-from winnow_lab.data.beir import read_documents, read_queries
+from winnow_lab.data.beir import JudgedQuery
+from winnow_lab.data.examples import JudgedSet, ScoredPair
 from winnow_rpc.faults import NotFound
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Source:
-    """Queries, passages, and which of the passages answer each query."""
+    """A judged set to train on."""
 
-    name: str
-    passages: list[str] = field(default_factory=list)
-    """Title, line break, text: what the reranker is given when it serves."""
-    queries: list[str] = field(default_factory=list)
-    answers: list[list[int]] = field(default_factory=list)
-    """Positions of the passages that answer each query."""
-    shown: dict[int, str] = field(default_factory=dict)
-    """Query's position → its answer as it is shown in training, where that is not the passage itself."""
+    judged: JudgedSet
+    shown: dict[str, str] = field(default_factory=dict)
+    """Query's id → its answer as it is shown in training, where that is not a document itself."""
+    untitled: float = 0.0
+    """Share of the queries whose passages are shown without their titles."""
 
-    def add(self, query: str, answers: list[int], *, shown: str | None = None) -> None:
-        """One more query."""
+    @property
+    def name(self) -> str:
+        """What it is called in reports."""
+        return self.judged.source
+
+    def narrowed(self, draw: random.Random, *, documents: int = 0, queries: int = 0) -> Source:
+        """Over so many of the documents, with so many of the queries that these answer; 0: all.
+
+        Embedding a document is most of what mining costs.
+        """
+        ids = list(self.judged.documents)
+        kept = set(ids if not documents or documents >= len(ids) else draw.sample(ids, documents))
+        asked = [query for query in self.judged.queries if query.judgements.keys() <= kept]
+        if queries and queries < len(asked):
+            asked = [asked[at] for at in sorted(draw.sample(range(len(asked)), queries))]
+        documents_kept = {id_: text for id_, text in self.judged.documents.items() if id_ in kept}
+        judged = JudgedSet(source=self.name, documents=documents_kept, queries=asked)
+        return replace(self, judged=judged)
+
+
+class _Collector:
+    """Gathers a source, text by text."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._documents: dict[str, str] = {}
+        self._queries: list[JudgedQuery] = []
+        self._shown: dict[str, str] = {}
+
+    def document(self, text: str) -> str:
+        """Adds a document; its id."""
+        id_ = str(len(self._documents))
+        self._documents[id_] = text
+        return id_
+
+    def query(self, text: str, answers: Sequence[str], *, shown: str | None = None) -> None:
+        """Adds a query that these documents answer."""
+        id_ = f"q{len(self._queries)}"
+        self._queries.append(JudgedQuery(id_, text, dict.fromkeys(answers, 1.0)))
         if shown is not None:
-            self.shown[len(self.queries)] = shown
-        self.queries.append(query)
-        self.answers.append(answers)
+            self._shown[id_] = shown
 
-    def narrowed(self, count: int, draw: random.Random) -> Source:
-        """Over so many of the passages alone: the queries that these answer. Embedding a passage is what costs time."""
-        if count >= len(self.passages):
-            return self
-        kept = sorted(draw.sample(range(len(self.passages)), count))
-        position = {old: new for new, old in enumerate(kept)}
-        made = Source(self.name, [self.passages[old] for old in kept])
-        for at, query in enumerate(self.queries):
-            answers = [position[old] for old in self.answers[at] if old in position]
-            if answers:
-                made.add(query, answers, shown=self.shown.get(at))
-        return made
-
-    def sampled(self, count: int, draw: random.Random) -> Source:
-        """So many of the queries, over all passages."""
-        kept = sorted(draw.sample(range(len(self.queries)), min(count, len(self.queries))))
-        made = Source(self.name, self.passages)
-        for at in kept:
-            made.add(self.queries[at], self.answers[at], shown=self.shown.get(at))
-        return made
+    def done(self) -> Source:
+        """The source."""
+        return Source(JudgedSet(source=self._name, documents=self._documents, queries=self._queries), self._shown)
 
 
-def judged(folder: Path, *, split: str = "train", prefix: str = "") -> Source:
-    """A set in the BEIR layout: its judged queries, and the passages whose id begins with `prefix`."""
-    documents = [document for document in read_documents(folder) if document.id.startswith(prefix)]
-    position = {document.id: at for at, document in enumerate(documents)}
-    source = Source(folder.name, [f"{each.title}\n{each.text}" if each.title else each.text for each in documents])
-    for query in read_queries(folder, split):
-        answers = [position[id_] for id_, score in query.judgements.items() if score > 0 and id_ in position]
-        if answers:
-            source.add(query.text, answers)
-    return source
+def paraphrases(pairs: Sequence[ScoredPair], *, least: float = 0.8) -> Source:
+    """Of sentences that mean nearly the same, one finds the other (scores from 0 to 1, as read)."""
+    made = _Collector("paraphrases")
+    ids: dict[str, str] = {}
+    for pair in pairs:
+        for text in (pair.sentence1, pair.sentence2):
+            if text not in ids:
+                ids[text] = made.document(text)
+    for pair in pairs:
+        if pair.score >= least and pair.sentence1 != pair.sentence2:
+            # It is judged beside the other one, for a sentence is not its own negative.
+            answers = [ids[pair.sentence2], ids[pair.sentence1]]
+            made.query(pair.sentence1, answers, shown=pair.sentence2)
+    return made.done()
 
 
-def paraphrases(path: Path, *, least: float = 4.0) -> Source:
-    """STS pairs (CSV: sentence1, sentence2, score 0 to 5): of those that mean nearly the same, one finds the other."""
-    source = Source("paraphrases")
-    position: dict[str, int] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = [(row["sentence1"], row["sentence2"], float(row["score"])) for row in csv.DictReader(file)]
-    for one, other, _ in rows:
-        for text in (one, other):
-            if text not in position:
-                position[text] = len(source.passages)
-                source.passages.append(text)
-    for one, other, score in rows:
-        if score >= least and one != other:
-            # A sentence is not its own negative.
-            source.add(one, [position[other], position[one]], shown=other)
-    return source
-
-
-def sentences(folder: Path, *, prefix: str, draw: random.Random) -> Source:
+def sentences(judged: JudgedSet, draw: random.Random) -> Source:
     """A sentence and the passage that it was taken from, which no longer holds it (inverse cloze, arXiv:1906.00300)."""
-    source = Source("sentences")
-    for document in read_documents(folder):
-        if not document.id.startswith(prefix):
-            continue
-        parts = re.split(r"(?<=[.!?])\s+(?=[A-Z])", document.text)
-        at = len(source.passages)
-        source.passages.append(document.text)
+    made = _Collector("sentences")
+    for passage in judged.documents.values():
+        text = passage.split("\n", 1)[-1]
+        parts = re.split(r"(?<=[.!?])\s+(?=[A-Z])", text)
+        id_ = made.document(text)
         if len(parts) >= 3:
             taken = draw.randrange(len(parts))
             if 6 <= len(parts[taken].split()) <= 40:
                 rest = " ".join(part for number, part in enumerate(parts) if number != taken)
-                source.add(parts[taken].rstrip("."), [at], shown=rest)
-    return source
+                made.query(parts[taken].rstrip("."), [id_], shown=rest)
+    return made.done()
 
 
 def packages(path: Path) -> Source:
     """What a Debian package is, in one line, and its description: a `Translation-en` file, xz or plain."""
-    source = Source("packages")
+    made = _Collector("packages")
     seen: set[str] = set()
     data = path.read_bytes()
-    text = (lzma.decompress(data) if path.suffix == ".xz" else data).decode()
-    for record in text.split("\n\n"):
+    for record in (lzma.decompress(data) if path.suffix == ".xz" else data).decode().split("\n\n"):
         found = re.search(r"^Description-en: (.+)\n((?: .*\n?)+)", record, re.MULTILINE)
         if not found:
             continue
         line, body = found[1].strip(), re.sub(r"\n \.?|^ ", "\n", found[2]).strip()
-        # Packages of one program share their description; its first line tells them apart only in brackets.
+        # Packages of one program share their description; the line alone tells them apart, in brackets.
         key = body[:120]
         if key in seen or len(body) < 120 or len(line.split()) < 3 or "dummy" in line or "transitional" in line:
             continue
         seen.add(key)
-        source.add(line, [len(source.passages)])
-        source.passages.append(re.sub(r"\s*\n\s*", " ", body))
-    return source
+        made.query(line, [made.document(re.sub(r"\s*\n\s*", " ", body))])
+    return made.done()
 
 
-def answered_questions(folder: Path) -> Source:
+def medical_questions(folder: Path) -> Source:
     """MedQuAD (github.com/abachaa/MedQuAD): questions on diseases and their answers, in XML files below a folder."""
-    source = Source("medquad")
-    for path in sorted(folder.rglob("*.xml")):
+    made = _Collector("medical questions")
+    files = sorted(folder.rglob("*.xml"))
+    if not files:
+        raise NotFound(f"{folder} holds no XML file: it should be a copy of github.com/abachaa/MedQuAD")
+    for path in files:
         # A collection that its user fetched by name, not what a stranger sends.
         for pair in ElementTree.parse(path).getroot().iter("QAPair"):  # noqa: S314
             question, answer = (" ".join((pair.findtext(tag) or "").split()) for tag in ("Question", "Answer"))
             if question and len(answer) > 60:
-                source.add(question.replace(" ?", "?"), [len(source.passages)])
-                source.passages.append(answer[:2000])
-    return source
+                made.query(question.replace(" ?", "?"), [made.document(answer[:2000])])
+    return made.done()
 
 
-def documented_functions(names: tuple[str, ...] = ("", "numpy", "scipy", "sklearn")) -> Source:
+def functions(names: Sequence[str] = ("", "numpy", "scipy", "sklearn")) -> Source:
     """The first sentence of a docstring and the function without it, of installed packages; "": Python's library."""
-    source = Source("functions")
+    made = _Collector("functions")
     for name in names:
         for path in _python_files(name):
             try:
-                code = path.read_text(encoding="utf-8")
-                tree = ast.parse(code)
+                tree = ast.parse(path.read_text(encoding="utf-8"))
             except (SyntaxError, UnicodeDecodeError, ValueError):
                 continue
             for node in ast.walk(tree):
                 if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-                    _add_function(source, node)
-    return source
+                    _add_function(made, node)
+    return made.done()
 
 
 def _python_files(name: str) -> Iterator[Path]:
@@ -170,12 +168,11 @@ def _python_files(name: str) -> Iterator[Path]:
             raise NotFound(f"package {name} is not installed")
         root = Path(next(iter(found.submodule_search_locations)))
     for path in sorted(root.rglob("*.py")):
-        parts = path.relative_to(root).parts
-        if not {"site-packages", "test", "tests", "idlelib", "lib2to3"} & set(parts):
+        if not {"site-packages", "test", "tests", "idlelib", "lib2to3"} & set(path.relative_to(root).parts):
             yield path
 
 
-def _add_function(source: Source, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
+def _add_function(made: _Collector, node: ast.FunctionDef | ast.AsyncFunctionDef) -> None:
     documentation = ast.get_docstring(node)
     if not documentation:
         return
@@ -186,5 +183,4 @@ def _add_function(source: Source, node: ast.FunctionDef | ast.AsyncFunctionDef) 
     node.body = body
     code = ast.unparse(node)
     if len(code) > 120:
-        source.add(first.rstrip("."), [len(source.passages)])
-        source.passages.append(code[:1500])
+        made.query(first.rstrip("."), [made.document(code[:1500])])

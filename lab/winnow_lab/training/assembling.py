@@ -47,6 +47,7 @@ def arguments(
         learning_rate=settings.learning_rate,
         # Below 1 it is a share of all steps.
         warmup_steps=settings.warmup,
+        **_falling(settings, examples),
         weight_decay=settings.weight_decay,
         bf16=settings.bf16,
         seed=settings.seed,
@@ -70,6 +71,17 @@ def arguments(
         disable_tqdm=True,
         report_to="none",
     )
+
+
+def _falling(settings: TrainingSettings, examples: int) -> dict[str, Any]:
+    """How the learning rate falls after the warm-up."""
+    if settings.decay == 1:
+        return {"lr_scheduler_type": "linear"}
+    steps = max(1, round(settings.decay * settings.steps(examples)))
+    return {
+        "lr_scheduler_type": "warmup_stable_decay",
+        "lr_scheduler_kwargs": {"num_decay_steps": steps, "decay_type": "cosine"},
+    }
 
 
 def make_trainer(

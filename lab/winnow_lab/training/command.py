@@ -11,6 +11,7 @@ import click
 from winnow_client.cli.output import console, emit, say
 from winnow_lab.data.examples import Kind, count_of, kind_of
 from winnow_lab.data.parsing import ScoreRange
+from winnow_lab.recipe.command import shipped_reranker
 from winnow_lab.training.distributed import is_first
 from winnow_lab.training.settings import LOSSES, Architecture, Loss, TrainingSettings, choose_loss
 from winnow_rpc.faults import InvalidArgument
@@ -78,6 +79,10 @@ def _options(architecture: Architecture) -> Callable[[FunctionT], FunctionT]:
         click.option("--steps", "max_steps", type=at_least_one, default=None, help="End after so many steps instead."),
         click.option("--learning-rate", type=float, default=2e-5, show_default=True, help="At its highest."),
         click.option("--warmup", type=share, default=0.1, show_default=True, help="Share of the steps to reach it in."),
+        click.option(
+            "--decay", type=click.FloatRange(0, 1, min_open=True), default=1.0, show_default=True, help=_DECAY
+        ),
+        click.option("--dropout", type=share, default=0.0, show_default=True, help=_DROPOUT),
         click.option("--max-tokens", type=click.IntRange(min=8), default=256, show_default=True, help=_MAX_TOKENS),
         click.option(
             "--bf16", is_flag=True, help="Compute in bfloat16: about twice as fast where there is hardware for it."
@@ -132,6 +137,8 @@ _KIND = "What DATA holds.  [default: found out from its columns]"
 _METRIC = "Metric that says which model is best, as ndcg@10.  [default: the main one]"
 _HOLD_OUT = "Share of the queries to evaluate on if DATA has no split for it; 0: do not evaluate."
 _ACCUMULATE = "Compute a batch in so many parts, one after another, to save memory."
+_DECAY = "Share of the steps, the last ones, in which the learning rate falls; 1: from the warm-up on, in a line."
+_DROPOUT = "Share of activations to drop; on a CPU it makes a step half as long again."
 _MAX_TOKENS = "Read at most so many tokens of a text or pair."
 _EVERY = "Steps between evaluations and between checkpoints.  [default: a tenth of all]"
 _PATIENCE = "Stop after so many evaluations without a better metric; 0: never."
@@ -205,7 +212,18 @@ def _job(architecture: Architecture, given: dict[str, Any]) -> Any:
     from winnow_lab.training.jobs import Job, locate_model
     from winnow_lab.training.mining import MiningSettings
 
-    names = ("batch_size", "accumulate", "epochs", "learning_rate", "warmup", "max_tokens", "seed", "bf16")
+    names = (
+        "batch_size",
+        "accumulate",
+        "epochs",
+        "learning_rate",
+        "warmup",
+        "decay",
+        "dropout",
+        "max_tokens",
+        "seed",
+        "bf16",
+    )
     settings = TrainingSettings(
         loss=_DEFAULTS.loss,
         max_steps=given["max_steps"] or 0,
@@ -240,3 +258,6 @@ def _job(architecture: Architecture, given: dict[str, Any]) -> Any:
         ),
         **{name: given[name] for name in ("split", "dev", "share", "score_range", "skip_missing", "overwrite")},
     )
+
+
+train.add_command(shipped_reranker)

@@ -27,7 +27,7 @@ from winnow_lab.training.progress import Progress
 from winnow_lab.training.quiet import quiet_libraries
 from winnow_lab.training.run_folder import RunFolder, step_of
 from winnow_lab.training.settings import Architecture, TrainingSettings
-from winnow_lab.training.starting import load_start, weights_hash
+from winnow_lab.training.starting import load_start, set_dropout, weights_hash
 from winnow_rpc.faults import InvalidArgument
 
 
@@ -95,6 +95,7 @@ def _train(
             return read_trained(folder)
         set_seed(settings.seed)
         model = load_start(architecture, start)
+        set_dropout(model, settings.dropout)
         own_limit = model.max_seq_length
         model.max_seq_length = min(settings.max_tokens, own_limit or settings.max_tokens)
         whole = folder.whole()

@@ -78,9 +78,15 @@ class TrainingSettings:
     max_steps: int = 0
     """Optimizer steps after which it ends; 0: when the epochs do."""
     learning_rate: float = 2e-5
-    """At its highest, after the warm-up; it then falls to 0 in a line."""
+    """At its highest, after the warm-up."""
     warmup: float = 0.1
     """Share of the steps in which the learning rate rises from 0."""
+    decay: float = 1.0
+    """Share of the steps, the last ones, in which the learning rate falls to 0; 1: from the end of the warm-up, in a
+    line. Less holds it at its highest meanwhile, so that a training may be ended earlier than was planned."""
+    dropout: float = 0.0
+    """Share of activations and attention that is dropped. None by default: a fine-tuning sees its examples once or
+    twice, and drawing the masks takes a third of a step on a CPU."""
     weight_decay: float = 0.01
     """Of AdamW; not for biases and layer norms."""
     max_tokens: int = 256
@@ -112,8 +118,11 @@ class TrainingSettings:
         for name in ("epochs", "learning_rate", "sharpness"):
             if not getattr(self, name) > 0:
                 raise InvalidArgument(f"{name} must be above 0", field=name)
-        if not 0 <= self.warmup < 1:
-            raise InvalidArgument("warmup is a share of the steps: from 0 to below 1", field="warmup")
+        for name in ("warmup", "dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InvalidArgument(f"{name} is a share: from 0 to below 1", field=name)
+        if not 0 < self.decay <= 1:
+            raise InvalidArgument("decay is a share of the steps: above 0, at most 1", field="decay")
 
     def per_process(self, processes: int) -> int:
         """Examples that a process computes at once. Raises InvalidArgument if the batch cannot be shared out evenly."""

@@ -49,3 +49,12 @@ def load_start(architecture: Architecture, folder: Path) -> Any:
         return model if model.num_labels == 1 else CrossEncoder(str(folder), num_labels=1, **common)
     except (OSError, ValueError, RuntimeError) as error:
         raise unreadable(folder, f"sentence-transformers does not understand it: {error}") from error
+
+
+def set_dropout(model: Any, share: float) -> None:
+    """Drops this share wherever the model has dropout. What is saved as its configuration stays the model's own."""
+    from torch import nn
+
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = share
