@@ -53,7 +53,7 @@ def seconds_on_gpu(start: Path, groups: Sequence[Group], settings: TrainingSetti
         for ids in model.tokenizer([group.query] * len(group.documents), list(group.documents))["input_ids"]
     ]
     tokens = sum(lengths) / len(sample) * settings.batch_size * settings.steps(len(groups))
-    return 6 * parameters * tokens / GPU_FLOPS
+    return float(6 * parameters * tokens / GPU_FLOPS)
 
 
 def _to(value: object, device: str) -> object:
