@@ -74,8 +74,8 @@ $(PEERS)/.installed: lab/peers/main.txt lab/peers/infinity.txt
 	done
 	@touch $@
 
-quality: install ## nDCG on judged sets in the BEIR layout: make quality DATA="path/to/set …"
-	@$(BIN)/python -m winnow_lab.quality $(DATA)
+quality: install ## What ranking is worth on judged sets in the BEIR layout: make quality DATA="path/to/set …"
+	@$(BIN)/winnow evaluate $(DATA)
 
 lock: install ## Write the versions that are installed into constraints.txt
 	@sed '/^torch==/q' constraints.txt >constraints.new

@@ -49,21 +49,6 @@ def cosines(first: Vectors, second: Vectors) -> npt.NDArray[np.float64]:
     return cosine
 
 
-def spearman(first: Sequence[float], second: Sequence[float]) -> float:
-    """Spearman's rank correlation; equal values share the mean of their ranks. NaN if all of one side are equal."""
-    ranks = [_ranks(np.asarray(values, dtype=np.float64)) for values in (first, second)]
-    centred = [values - values.mean() for values in ranks]
-    spread = float(np.sqrt((centred[0] ** 2).sum() * (centred[1] ** 2).sum()))
-    return float((centred[0] * centred[1]).sum() / spread) if spread else float("nan")
-
-
-def _ranks(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = np.cumsum(counts)
-    ranks: npt.NDArray[np.float64] = (ends - (counts - 1) / 2)[inverse]
-    return ranks
-
-
 def padding_share(batches: Sequence[tuple[int, int, int]]) -> float:
     """Share of padding in what the device computed. A batch is (sequences, tokens of the longest, tokens of all)."""
     computed = sum(count * longest for count, longest, _ in batches)

@@ -51,8 +51,11 @@ def _processor() -> str:
     return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
 
 
-def progress() -> Progress:
-    """Progress bars on standard error; standard output is for the report."""
+def progress(*, window_seconds: float = 30.0) -> Progress:
+    """Progress bars on standard error; standard output is for the report.
+
+    `window_seconds`: over how much of the past speed is measured, for the time that is left.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -61,7 +64,12 @@ def progress() -> Progress:
         TimeRemainingColumn(),
     )
     # Redrawn seldom: what is measured runs on the same cores.
-    return Progress(*columns, console=output.console(stderr=True), refresh_per_second=2)
+    return Progress(
+        *columns,
+        console=output.console(stderr=True),
+        refresh_per_second=2,
+        speed_estimate_period=window_seconds,
+    )
 
 
 def report_options(function: FunctionT) -> FunctionT:

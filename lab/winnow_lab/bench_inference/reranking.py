@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from rich.progress import Progress
 
-from winnow_lab.bench_figures import spearman
 from winnow_lab.bench_inference.contestants import (
     REFERENCE,
     Contestant,
@@ -21,6 +20,7 @@ from winnow_lab.bench_inference.contestants import (
 )
 from winnow_lab.bench_inference.plan import Plan
 from winnow_lab.bench_inference.rounds import profiles, speeds, take_turns
+from winnow_relevance import spearman
 
 SORTED = f"{REFERENCE} sorted"
 

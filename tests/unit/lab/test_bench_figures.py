@@ -15,7 +15,6 @@ from winnow_lab.bench_figures import (
     padding_share,
     percentiles,
     range_of,
-    spearman,
     turns,
 )
 
@@ -45,20 +44,6 @@ def test_cosines_ignore_length_and_see_direction() -> None:
     other = np.array([[5, 0], [0, -1], [1, 0]], dtype=np.float32)
     # Float32 carries seven digits.
     assert cosines(one, other) == pytest.approx([1, -1, math.sqrt(0.5)], abs=1e-6)
-
-
-def test_spearman_sees_order_alone() -> None:
-    assert spearman([1, 2, 3, 4], [1, 10, 100, 1000]) == pytest.approx(1)
-    assert spearman([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
-
-
-def test_spearman_gives_equal_values_their_mean_rank() -> None:
-    # Ranks 1, 2.5, 2.5, 4 against 1, 2, 3, 4: 4.5 / sqrt(4.5 * 5).
-    assert spearman([0, 1, 1, 2], [1, 2, 3, 4]) == pytest.approx(4.5 / math.sqrt(22.5))
-
-
-def test_spearman_of_values_that_are_all_equal_is_unknown() -> None:
-    assert math.isnan(spearman([1, 1, 1], [1, 2, 3]))
 
 
 def test_padding_is_what_was_computed_for_nothing() -> None:

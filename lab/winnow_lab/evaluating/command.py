@@ -1,0 +1,256 @@
+"""`winnow evaluate`: the options, and what runs for each set."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from click.core import ParameterSource
+
+from winnow_client.cli.connection import Connection, connection_options, pass_connection
+from winnow_client.cli.output import console, emit, say
+
+if TYPE_CHECKING:
+    from winnow_lab.evaluating.evaluation import Wanted, Where
+    from winnow_lab.evaluating.judging import Report
+
+
+class DepthsType(click.ParamType[tuple[int, ...]]):
+    """Depths as "20,50,100"; "0" for none."""
+
+    name = "N,N,…"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        """Each once, rising."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            depths = sorted({int(part) for part in str(value).split(",") if part.strip()} - {0})
+        except ValueError:
+            self.fail(f"{value!r} holds what is no number: write depths as 20,50,100, or 0 for none.", param, ctx)
+        if depths and not 1 <= depths[0] <= depths[-1] <= 1000:
+            self.fail(f"{value!r}: depths lie between 1 and 1,000.", param, ctx)
+        return tuple(depths)
+
+
+class WeightsType(click.ParamType[tuple[float, float, float]]):
+    """A constant k and two weights, as "3,3,1"."""
+
+    def __init__(self, first: str, second: str) -> None:
+        self.name = f"K,{first},{second}"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float, float]:
+        """k, at least 1, and the weights, above 0."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            k, first, second = (float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"{value!r} is not k and two weights, as in 3,3,1.", param, ctx)
+        if k < 1 or not (first > 0 and second > 0):
+            self.fail(f"{value!r}: k is at least 1, and the weights are above 0.", param, ctx)
+        return k, first, second
+
+
+def gateway_is_given(ctx: click.Context) -> bool:
+    """Whether the user named a gateway, after the command, before it, or in the environment."""
+    given = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
+    each: click.Context | None = ctx
+    while each is not None:
+        if each.get_parameter_source("gateway") in given:
+            return True
+        each = each.parent
+    return False
+
+
+@click.command(
+    "evaluate",
+    epilog="\b\nExamples:\n  winnow evaluate path/to/squad --queries 500 --depths 20,100\n"
+    "  winnow evaluate path/to/cranfield --in-process --exhaustive --baseline dense\n"
+    "  winnow evaluate path/to/mine --gateway search.internal:50050 --collection docs --json\n"
+    "  winnow evaluate path/to/stsb/test.csv",
+)
+@click.argument("data", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--split", default="test", show_default=True, help="Which judgements to use: qrels/SPLIT.tsv.")
+@click.option(
+    "--queries",
+    type=click.IntRange(min=0),
+    default=1000,
+    show_default=True,
+    help="At most so many, the same ones each time; 0: all.",
+)
+@click.option(
+    "--depths",
+    type=DepthsType(),
+    default="20,50,100",
+    show_default=True,
+    help="How many candidates are reranked; 0: none. Each candidate is scored once, for all depths.",
+)
+@click.option(
+    "--over",
+    type=click.Choice(["dense", "hybrid", "both"]),
+    default="both",
+    show_default=True,
+    help="Whose candidates are reranked.",
+)
+@click.option("--exhaustive", is_flag=True, help="Also let the cross-encoder read every document: small corpora.")
+@click.option("--k", type=click.IntRange(1, 1000), default=10, show_default=True, help="Cut of nDCG, MRR and recall.")
+@click.option(
+    "--first-depth",
+    type=click.IntRange(1, 1000),
+    default=100,
+    show_default=True,
+    help="Documents that each first stage is asked for; as deep as MAP looks.",
+)
+@click.option("--baseline", default="hybrid", show_default=True, help="The system that all others are compared with.")
+@click.option(
+    "--fusion", "fusions", multiple=True, type=WeightsType("DENSE", "BM25"), help="A fusion to judge besides; repeats."
+)
+@click.option(
+    "--mixing",
+    "mixings",
+    multiple=True,
+    type=WeightsType("FIRST", "RERANK"),
+    help="A mixing to judge besides; repeats.",
+)
+@click.option("--prefix", default="", help="Take only documents whose id begins with this.")
+@click.option("--skip-missing", is_flag=True, help="Leave out judgements of documents that are not there.")
+@click.option("--language", default="english", show_default=True, help="Of the words, for BM25; none for any.")
+@click.option("--average-words", type=click.IntRange(min=1), default=128, show_default=True, help="For BM25, likewise.")
+@click.option("--in-process", is_flag=True, help="Without services: models, vectors and BM25 in this process.")
+@click.option("--collection", default="", help="With --gateway: search this collection as it is, and ingest nothing.")
+@click.option("--model", default="", help="Bi-encoder by path or hub id, for what is started here.")
+@click.option("--reranker-model", default="", help="Cross-encoder by path or hub id, for what is started here.")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".winnow/evaluate"),
+    show_default=True,
+    help="Where reports, per-query values and runs are kept.",
+)
+@connection_options()
+@pass_connection
+@click.pass_context
+def evaluate(
+    ctx: click.Context,
+    connection: Connection,
+    /,
+    *,
+    data: tuple[Path, ...],
+    in_process: bool,
+    collection: str,
+    model: str,
+    reranker_model: str,
+    out: Path,
+    **chosen: Any,
+) -> None:
+    """Say what retrieval and reranking are worth on judged sets.
+
+    DATA are folders in the BEIR layout (corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv, gzipped or not), or CSV files of
+    scored pairs (sentence1, sentence2, score). Services are started for the measurement, unless --gateway names some
+    that run or --in-process does without.
+
+    Every figure has a 95% interval over the queries, and every reranked one stands beside the best that its candidates
+    allow. docs/evaluation.md says how to read them.
+    """
+    from winnow_lab.evaluating.evaluation import Where
+
+    given = gateway_is_given(ctx)
+    if in_process and given:
+        raise click.UsageError("--in-process asks no gateway: give it or --gateway, not both.", ctx)
+    if collection and not given:
+        raise click.UsageError("--collection is one of a running gateway's: name that with --gateway.", ctx)
+    if given and (model or reranker_model):
+        raise click.UsageError("a running gateway has its models: --model and --reranker-model go without it.", ctx)
+    folders = [path for path in data if path.is_dir()]
+    files = [path for path in data if path.is_file()]
+    if wrong := [path for path in files if path.suffix != ".csv"]:
+        raise click.UsageError(f"{wrong[0]} is neither a folder nor a CSV file of scored pairs.", ctx)
+    if files and given:
+        raise click.UsageError("pairs are scored in process: leave --gateway out for CSV files.", ctx)
+    where = Where(
+        in_process=in_process,
+        gateway=connection.config if given else None,
+        collection=collection,
+        model=model,
+        reranker_model=reranker_model,
+        data=out / "index",
+    )
+    if folders:
+        _rankings(folders, where, out, machine=connection.machine, **chosen)
+    if files:
+        _similarities(files, where, out, machine=connection.machine)
+
+
+def _rankings(folders: Sequence[Path], where: Where, out: Path, *, machine: bool, **chosen: Any) -> None:
+    from winnow_lab.bench_report import progress
+    from winnow_lab.evaluating import evaluation, tables
+    from winnow_lab.evaluating.sets import read_set
+
+    wanted = _wanted(chosen)
+    # All are read before anything is measured: what is wrong with the last is said at once.
+    reading = {name: chosen[name] for name in ("split", "queries", "prefix", "skip_missing")}
+    judged = [read_set(folder, **reading) for folder in folders]
+
+    async def run() -> list[Report]:
+        reports = []
+        async with evaluation.opened(where) as source:
+            for one in judged:
+                with progress(window_seconds=300.0) as bars:
+                    made = await evaluation.evaluate(source, one, wanted, bars)
+                reports.append(made.report)
+                if machine:
+                    emit(made.report)
+                else:
+                    console().print(tables.show(made.report))
+                    for note in made.report.notes:
+                        console().print(f"note: {note}")
+                say(f"kept in {made.keep(out)}")
+        return reports
+
+    reports = asyncio.run(run())
+    if len(reports) > 1 and not machine:
+        console().print(tables.show_average(reports))
+
+
+def _similarities(files: Sequence[Path], where: Where, out: Path, *, machine: bool) -> None:
+    from winnow_lab.bench_report import progress
+    from winnow_lab.evaluating import similarity
+    from winnow_lab.evaluating.in_process import InProcess
+
+    async def run() -> None:
+        async with InProcess(model=where.model, reranker_model=where.reranker_model) as models:
+            for file in files:
+                with progress() as bars:
+                    report, records = await similarity.correlate(models, file, bars)
+                if machine:
+                    emit(report)
+                else:
+                    console().print(similarity.show(report))
+                say(f"kept in {similarity.keep(out, report, records)}")
+
+    asyncio.run(run())
+
+
+def _wanted(chosen: dict[str, Any]) -> Wanted:
+    from winnow_gateway.ordering import Fusion, Mixing
+    from winnow_lab.evaluating.answers import DENSE, HYBRID, Asking
+    from winnow_lab.evaluating.evaluation import wanted_of
+
+    return wanted_of(
+        depths=chosen["depths"],
+        first_depth=max(chosen["first_depth"], chosen["k"]),
+        over=(DENSE, HYBRID) if chosen["over"] == "both" else (chosen["over"],),
+        asking=Asking(
+            exhaustive=chosen["exhaustive"], language=chosen["language"], average_words=chosen["average_words"]
+        ),
+        mixings=[Mixing(*weights) for weights in chosen["mixings"]],
+        fusions=[Fusion(int(k), dense, lexical) for k, dense, lexical in chosen["fusions"]],
+        k=chosen["k"],
+        baseline=chosen["baseline"],
+    )

@@ -1,0 +1,187 @@
+"""Runs an evaluation: opens what answers, collects every query's answer, judges, keeps."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Protocol
+
+from rich.progress import Progress
+
+from winnow_client import AsyncClient, ClientConfig
+from winnow_client.cli.processes_stack import Stack, StackConfig
+from winnow_gateway.ordering import Fusion, Mixing
+from winnow_gateway.planning import MAX_EXHAUSTIVE
+from winnow_lab.evaluating.answers import DENSE, HYBRID, Answer, Asking
+from winnow_lab.evaluating.in_process import InProcess
+from winnow_lab.evaluating.judging import Judged, Report, estimated, measure
+from winnow_lab.evaluating.keeping import keep
+from winnow_lab.evaluating.sets import JudgedSet
+from winnow_lab.evaluating.systems import mixing_name, systems
+from winnow_lab.evaluating.through_gateway import CALL_SECONDS, ThroughGateway
+from winnow_rpc.faults import InvalidArgument
+
+RECOMMENDED = "mixed"
+"""What a system is called that mixes as the model's configuration says."""
+
+
+class Source(Protocol):
+    """What answers."""
+
+    @property
+    def mixing(self) -> Mixing | None:
+        """What the cross-encoder recommends; known once it has scored."""
+        ...
+
+    @property
+    def description(self) -> Mapping[str, str]:
+        """How and by what models, for the report."""
+        ...
+
+    def answers(self, judged: JudgedSet, asking: Asking, progress: Progress) -> AsyncGenerator[Answer, None]:
+        """One answer a query, in the set's order."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Where:
+    """What is to answer."""
+
+    in_process: bool = False
+    gateway: ClientConfig | None = None
+    """A gateway that runs; None: services are started here, unless `in_process`."""
+    collection: str = ""
+    """Of the gateway's, searched as it is."""
+    model: str = ""
+    """Bi-encoder by path or hub id, for what is started here; empty: the default."""
+    reranker_model: str = ""
+    """The same of the cross-encoder."""
+    data: Path = Path(".winnow/evaluate/index")
+    """Where services started here keep their index."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What is to be compared."""
+
+    asking: Asking
+    depths: Sequence[int]
+    mixings: Sequence[Mixing] = ()
+    """Judged beside the one that the model recommends."""
+    fusions: Sequence[Fusion] = ()
+    """Judged beside the one that is asked for."""
+    k: int = 10
+    baseline: str = HYBRID
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """What came of one set."""
+
+    report: Report
+    judged: Judged
+    answers: Sequence[Answer]
+
+    def keep(self, out: Path) -> Path:
+        """Keeps it in a folder of its own, and says which."""
+        name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{self.report.name}-{self.report.split}"
+        keep(out / name, self.report, self.judged, self.answers)
+        return out / name
+
+
+@asynccontextmanager
+async def opened(where: Where) -> AsyncIterator[Source]:
+    """What answers, open."""
+    if where.in_process:
+        async with InProcess(model=where.model, reranker_model=where.reranker_model) as models:
+            yield models
+        return
+    if where.gateway is not None:
+        config = replace(where.gateway, timeout_seconds=CALL_SECONDS)
+        async with AsyncClient(config=config) as client:
+            # Here and now, before a set is read, if nobody is there.
+            async for _ in client.list_collections(timeout=30.0):
+                break
+            yield ThroughGateway(client, where.gateway.target, where.collection)
+        return
+    # Vectors of different models cannot share an index.
+    folder = where.data / hashlib.sha256(where.model.encode()).hexdigest()[:8]
+    stack_config = StackConfig(
+        data=folder,
+        gateway_port=0,
+        index_port=0,
+        embedder_port=0,
+        reranker_port=0,
+        model=where.model or None,
+        reranker_model=where.reranker_model or None,
+    )
+    async with Stack(stack_config) as stack:
+        address = stack.gateway_address
+        async with AsyncClient(address, config=ClientConfig(timeout_seconds=CALL_SECONDS)) as client:
+            yield ThroughGateway(client, f"{address}, started for this")
+
+
+async def evaluate(source: Source, judged: JudgedSet, wanted: Wanted, progress: Progress) -> Evaluation:
+    """Measures one set. Raises InvalidArgument for a corpus too large to be read whole by the cross-encoder."""
+    count = len(judged.documents)
+    asking = wanted.asking
+    if asking.exhaustive and count > MAX_EXHAUSTIVE:
+        raise InvalidArgument(
+            f"{judged.name} has {count:,} documents, and the cross-encoder would read all of them for each of "
+            f"{len(judged.queries):,} queries; that is for {MAX_EXHAUSTIVE:,} at most: leave --exhaustive out, or take "
+            f"part of the corpus with --prefix",
+            field="exhaustive",
+            reason="CORPUS_TOO_LARGE",
+        )
+    async with aclosing(source.answers(judged, asking, progress)) as found:
+        answers = [answer async for answer in found]
+    mixings = {RECOMMENDED: source.mixing} if source.mixing and wanted.depths else {}
+    mixings |= {mixing_name(mixing): mixing for mixing in wanted.mixings}
+    compared = systems(
+        depths=wanted.depths,
+        rerank_over=asking.rerank_over,
+        mixings=mixings,
+        fusions=wanted.fusions,
+        exhaustive=asking.exhaustive,
+    )
+    measured = measure(answers, compared, k=wanted.k, deep=asking.first_depth)
+    rows = estimated(
+        measured, baseline=wanted.baseline, first_depth=min(asking.first_depth, count), document_count=count
+    )
+    report = Report(
+        name=judged.name,
+        split=judged.split,
+        query_count=len(judged.queries),
+        judged_count=judged.judged_count,
+        document_count=count,
+        k=wanted.k,
+        first_depth=asking.first_depth,
+        baseline=wanted.baseline,
+        made=source.description,
+        notes=judged.notes,
+        rows=rows,
+    )
+    return Evaluation(report=report, judged=measured, answers=answers)
+
+
+def wanted_of(
+    *,
+    depths: Sequence[int],
+    first_depth: int,
+    over: Sequence[str] = (DENSE, HYBRID),
+    asking: Asking | None = None,
+    **more: object,
+) -> Wanted:
+    """What is wanted, every first stage read as deep as the deepest reranking needs."""
+    deepest = max(depths, default=0)
+    asked = replace(
+        asking or Asking(),
+        first_depth=max(first_depth, deepest),
+        rerank_depth=deepest,
+        rerank_over=tuple(over) if deepest else (),
+    )
+    return Wanted(asking=asked, depths=tuple(depths), **more)  # type: ignore[arg-type]

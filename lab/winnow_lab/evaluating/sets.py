@@ -1,0 +1,97 @@
+"""Reads a judged set for evaluation: checks that it can be evaluated, and draws the queries."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from winnow_client import Document
+from winnow_lab.judged_sets import JudgedQuery, read_documents, read_queries
+from winnow_rpc.faults import InvalidArgument
+
+_NAMED = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JudgedSet:
+    """Documents, and queries with judgements."""
+
+    name: str
+    split: str
+    documents: Sequence[Document]
+    queries: Sequence[JudgedQuery]
+    """Those that are evaluated, by id."""
+    judged_count: int
+    """Queries of the split that could be evaluated."""
+    prefix: str = ""
+    """Documents are those whose id begins with this."""
+    notes: tuple[str, ...] = ()
+    """What was left out, and why."""
+
+
+def read_set(folder: Path, *, split: str, queries: int = 0, prefix: str = "", skip_missing: bool = False) -> JudgedSet:
+    """A set in the BEIR layout: documents whose id begins with `prefix`, and at most `queries` queries (0: all).
+
+    The same queries are drawn each time, so that systems can be compared query by query. Raises NotFound for a missing
+    file, InvalidArgument for what cannot be evaluated: no documents, no judged query, documents that are judged but
+    not there (unless `skip_missing`, which leaves their judgements out).
+    """
+    every = [document for document in read_documents(folder) if document.id.startswith(prefix)]
+    documents = [document for document in every if document.title.strip() or document.text.strip()]
+    if not documents:
+        which = f" whose id begins with {prefix!r}" if prefix else ""
+        raise InvalidArgument(f"{folder} has no documents{which}", field="data", reason="EMPTY_SET")
+    judged, notes = _with_relevant(read_queries(folder, split))
+    if blank := len(every) - len(documents):
+        notes.append(f"{blank} documents without title and text are left out")
+    judged, left_out = _of_documents(judged, documents, skip_missing=skip_missing, file=f"{folder}/qrels/{split}.tsv")
+    notes += left_out
+    if not judged:
+        raise InvalidArgument(
+            f"the split {split!r} of {folder} has no query with a judgement above 0: there is nothing to evaluate; "
+            f"the splits are the files of {folder / 'qrels'}, and --split names one",
+            field="split",
+            reason="EMPTY_SPLIT",
+        )
+    # The same draw each time.
+    drawn = random.Random(0).sample(judged, queries) if 0 < queries < len(judged) else judged
+    return JudgedSet(
+        name=folder.resolve().name,
+        split=split,
+        documents=documents,
+        queries=sorted(drawn, key=lambda query: query.id),
+        judged_count=len(judged),
+        prefix=prefix,
+        notes=tuple(notes),
+    )
+
+
+def _with_relevant(queries: Sequence[JudgedQuery]) -> tuple[list[JudgedQuery], list[str]]:
+    kept = [query for query in queries if any(grade > 0 for grade in query.judgements.values())]
+    count = len(queries) - len(kept)
+    return kept, [f"{count} queries have no relevant document and are left out"] if count else []
+
+
+def _of_documents(
+    queries: Sequence[JudgedQuery], documents: Sequence[Document], *, skip_missing: bool, file: str
+) -> tuple[list[JudgedQuery], list[str]]:
+    known = {document.id for document in documents}
+    missing = sorted({id_ for query in queries for id_ in query.judgements if id_ not in known})
+    if not missing:
+        return list(queries), []
+    named = ", ".join(missing[:_NAMED]) + (", …" if len(missing) > _NAMED else "")
+    if not skip_missing:
+        raise InvalidArgument(
+            f"{file} judges {len(missing)} documents that are not among the {len(known)} here ({named}), which nothing "
+            f"can find: add them, or leave their judgements out with --skip-missing",
+            field="data",
+            reason="JUDGED_DOCUMENT_MISSING",
+        )
+    kept = [
+        replace(query, judgements={id_: grade for id_, grade in query.judgements.items() if id_ in known})
+        for query in queries
+    ]
+    left, more = _with_relevant(kept)
+    return left, [f"judgements of {len(missing)} documents that are not there ({named}) are left out", *more]

@@ -1,0 +1,130 @@
+"""Sets of scored pairs, as STS: how well the models' scores agree with a person's."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+from rich.progress import Progress
+from rich.table import Table
+
+from winnow_client.cli.output import plain, table
+from winnow_lab.evaluating.in_process import InProcess
+from winnow_lab.evaluating.tables import bounds
+from winnow_relevance import Estimate, correlation_interval, pearson, spearman
+from winnow_rpc.faults import InvalidArgument
+
+BI_ENCODER, CROSS_ENCODER = "bi-encoder", "cross-encoder"
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredPair:
+    """Two texts, and how alike a person found them."""
+
+    first: str
+    second: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class SimilarityReport:
+    """Correlations on one set."""
+
+    name: str
+    pair_count: int
+    made: Mapping[str, str]
+    """How, and by what models."""
+    pearson: Mapping[str, Estimate]
+    """Model → correlation and its bounds."""
+    spearman: Mapping[str, Estimate]
+
+
+def read_pairs(path: Path) -> list[ScoredPair]:
+    """Pairs of a CSV with the columns sentence1, sentence2 and score. Raises InvalidArgument with the line."""
+    pairs = []
+    with path.open(encoding="utf-8", newline="") as file:
+        for row in (reader := csv.DictReader(file)):
+            try:
+                pair = ScoredPair(row["sentence1"], row["sentence2"], float(row["score"]))
+            except (KeyError, TypeError, ValueError) as error:
+                raise InvalidArgument(
+                    f"{path}, line {reader.line_num}: not sentence1, sentence2 and a number as score", field="data"
+                ) from error
+            if not math.isfinite(pair.score):
+                raise InvalidArgument(f"{path}, line {reader.line_num}: the score is no finite number", field="data")
+            pairs.append(pair)
+    if len({pair.score for pair in pairs}) < 2:
+        raise InvalidArgument(
+            f"{path} holds {len(pairs)} pairs and no two different scores: there is nothing to correlate with",
+            field="data",
+            reason="EMPTY_SET",
+        )
+    return pairs
+
+
+async def correlate(
+    models: InProcess, path: Path, progress: Progress
+) -> tuple[SimilarityReport, list[dict[str, object]]]:
+    """The report, and a record of each pair."""
+    pairs = read_pairs(path)
+    firsts, seconds = [pair.first for pair in pairs], [pair.second for pair in pairs]
+    task = progress.add_task(f"score {path.name}", total=3)
+    one = await models.embed(firsts, query=False)
+    progress.advance(task)
+    other = await models.embed(seconds, query=False)
+    progress.advance(task)
+    crossed = await models.score(firsts, seconds)
+    progress.advance(task)
+    given = [pair.score for pair in pairs]
+    found = {BI_ENCODER: paired_similarities(one, other, models.bi.facts.similarity), CROSS_ENCODER: crossed}
+    report = SimilarityReport(
+        name=f"{path.resolve().parent.name}-{path.stem}",
+        pair_count=len(pairs),
+        made=models.description,
+        pearson={model: correlation_interval(pearson(scores, given), len(pairs)) for model, scores in found.items()},
+        spearman={model: correlation_interval(spearman(scores, given), len(pairs)) for model, scores in found.items()},
+    )
+    records: list[dict[str, object]] = [
+        {"score": score, BI_ENCODER: float(found[BI_ENCODER][at]), CROSS_ENCODER: float(crossed[at])}
+        for at, score in enumerate(given)
+    ]
+    return report, records
+
+
+def paired_similarities(first: np.ndarray, second: np.ndarray, similarity: str) -> Sequence[float]:
+    """How near each vector is to the one of the same row, higher is nearer; by the bi-encoder's own measure."""
+    one, other = first.astype(np.float64), second.astype(np.float64)
+    if similarity in ("cosine", "dot"):
+        products = (one * other).sum(axis=1)
+        lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1) if similarity == "cosine" else 1.0
+        near = products / np.maximum(lengths, np.finfo(np.float64).tiny)
+    else:
+        near = -np.linalg.norm(one - other, axis=1, ord=1 if similarity == "manhattan" else 2)
+    values: list[float] = near.tolist()
+    return values
+
+
+def show(report: SimilarityReport) -> Table:
+    """The report for a person."""
+    columns = ("Pearson", "its 95%", "Spearman", "95%")
+    made = table("model", *columns, right=columns)
+    made.title = f"{report.name}: {report.pair_count:,} pairs"
+    for model, first in report.pearson.items():
+        second = report.spearman[model]
+        made.add_row(model, f"{first.mean:.3f}", bounds(first), f"{second.mean:.3f}", bounds(second))
+    return made
+
+
+def keep(out: Path, report: SimilarityReport, records: Sequence[Mapping[str, object]]) -> Path:
+    """Keeps the report and a line for each pair in a folder of its own, and says which."""
+    folder = out / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{report.name}"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "report.json").write_text(json.dumps(plain(report), indent=2) + "\n", encoding="utf-8")
+    (folder / "pairs.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    return folder

@@ -1,0 +1,50 @@
+"""`winnow evaluate`, with the real models: through running services and in process it measures the same."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.system.running import Up, winnow
+from tests.unit.lab.evaluating.made_up import write_set
+
+OPTIONS = ("--depths", "2,5", "--exhaustive", "--json")
+
+
+def evaluated(folder: Path, *options: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The report, and what was found for each query."""
+    done = winnow("evaluate", str(folder / "made-up"), *OPTIONS, "--out", str(folder), *options, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    kept = Path(done.stderr.strip().splitlines()[-1].removeprefix("kept in "))
+    with gzip.open(kept / "answers.jsonl.gz", "rt") as file:
+        return json.loads(done.stdout), [json.loads(line) for line in file]
+
+
+def test_services_and_this_process_measure_the_same(up: Up, tmp_path: Path) -> None:
+    write_set(tmp_path / "made-up")
+    served, found = evaluated(tmp_path, "--gateway", up.addresses["gateway"])
+    here, found_here = evaluated(tmp_path, "--in-process")
+    assert len(served["rows"]) == 3 + 2 * 2 * 2 + 1
+    for row, row_here in zip(served["rows"], here["rows"], strict=True):
+        assert row["system"] == row_here["system"]
+        for name, estimate in row["measures"].items():
+            assert estimate["mean"] == pytest.approx(row_here["measures"][name]["mean"], abs=1e-3), row["system"]
+        assert row["ceiling"] == pytest.approx(row_here["ceiling"], abs=1e-6)
+    for one, other in zip(found, found_here, strict=True):
+        words, words_here = one["first_stages"]["BM25"], other["first_stages"]["BM25"]
+        assert words["ids"] == words_here["ids"]
+        assert words["scores"] == pytest.approx(words_here["scores"], rel=1e-4), "the index's own BM25"
+        assert one["rerank_scores"] == pytest.approx(other["rerank_scores"], abs=0.02)
+    assert served["made"]["cross_encoder"] in here["made"]["cross_encoder"]
+    assert {row["system"]: row for row in served["rows"]}["exhaustive"]["candidate_recall"] == 1
+
+
+def test_a_gateway_that_is_not_there_is_said_plainly(tmp_path: Path) -> None:
+    write_set(tmp_path / "made-up")
+    done = winnow("evaluate", "made-up", "--gateway", "127.0.0.1:1", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "there is no gateway at 127.0.0.1:1: start one with `winnow up`" in done.stderr
