@@ -10,24 +10,25 @@ from typing import Any
 import pytest
 
 from tests.system.running import Up, winnow
-from tests.unit.lab.evaluating.made_up import write_set
+from tests.unit.lab.evaluating.made_up import QUERIES, write_set
+from winnow_client import AsyncClient
 
 OPTIONS = ("--depths", "2,5", "--exhaustive", "--json")
 
 
-def evaluated(folder: Path, *options: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The report, and what was found for each query."""
+def evaluated(folder: Path, *options: str) -> tuple[dict[str, Any], list[dict[str, Any]], Path]:
+    """The report, what was found for each query, and where it is kept."""
     done = winnow("evaluate", str(folder / "made-up"), *OPTIONS, "--out", str(folder), *options, cwd=folder)
     assert done.returncode == 0, done.stderr
-    kept = Path(done.stderr.strip().splitlines()[-1].removeprefix("kept in "))
+    kept = folder / Path(done.stderr.strip().splitlines()[-1].removeprefix("kept in "))
     with gzip.open(kept / "answers.jsonl.gz", "rt") as file:
-        return json.loads(done.stdout), [json.loads(line) for line in file]
+        return json.loads(done.stdout), [json.loads(line) for line in file], kept
 
 
-def test_services_and_this_process_measure_the_same(up: Up, tmp_path: Path) -> None:
+async def test_services_and_this_process_measure_the_same(up: Up, tmp_path: Path) -> None:
     write_set(tmp_path / "made-up")
-    served, found = evaluated(tmp_path, "--gateway", up.addresses["gateway"])
-    here, found_here = evaluated(tmp_path, "--in-process")
+    served, found, kept = evaluated(tmp_path, "--gateway", up.addresses["gateway"])
+    here, found_here, _ = evaluated(tmp_path, "--in-process")
     assert len(served["rows"]) == 3 + 2 * 2 * 2 + 1
     for row, row_here in zip(served["rows"], here["rows"], strict=True):
         assert row["system"] == row_here["system"]
@@ -41,6 +42,14 @@ def test_services_and_this_process_measure_the_same(up: Up, tmp_path: Path) -> N
         assert one["rerank_scores"] == pytest.approx(other["rerank_scores"], abs=0.02)
     assert served["made"]["cross_encoder"] in here["made"]["cross_encoder"]
     assert {row["system"]: row for row in served["rows"]}["exhaustive"]["candidate_recall"] == 1
+
+    # What was made of the scores is what the gateway itself answers.
+    with gzip.open(kept / "runs" / "hybrid-rerank-5-mixed.trec.gz", "rt") as file:
+        ours = [line.split()[2] for line in file if line.startswith("q1 ")]
+    async with AsyncClient(up.addresses["gateway"]) as client:
+        answer = await client.search("made-up", QUERIES["q1"], depth=5, limit=10)
+        await client.delete_collection("made-up")
+    assert [hit.document.id for hit in answer.hits] == ours
 
 
 def test_a_gateway_that_is_not_there_is_said_plainly(tmp_path: Path) -> None:

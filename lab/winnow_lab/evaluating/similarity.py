@@ -84,7 +84,7 @@ async def correlate(
     given = [pair.score for pair in pairs]
     found = {BI_ENCODER: paired_similarities(one, other, models.bi.facts.similarity), CROSS_ENCODER: crossed}
     report = SimilarityReport(
-        name=f"{path.resolve().parent.name}-{path.stem}",
+        name=f"{path.absolute().parent.name}-{path.stem}",
         pair_count=len(pairs),
         made=models.description,
         pearson={model: correlation_interval(pearson(scores, given), len(pairs)) for model, scores in found.items()},

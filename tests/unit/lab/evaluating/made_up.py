@@ -12,7 +12,7 @@ from winnow_lab.judged_sets import JudgedQuery
 DOCUMENTS = {
     "paris": "the capital of france is paris",
     "berlin": "the capital of germany is berlin",
-    "cheese": "france has bread and cheese",
+    "cheese": "france has red bread and green cheese",
     "river": "a river to the sea",
     "music": "music in berlin",
     "green": "green and blue and red",

@@ -40,7 +40,7 @@ def test_queries_without_a_relevant_document_are_left_out_and_counted(tmp_path: 
 
 def test_an_empty_split_and_a_missing_one_are_refused(tmp_path: Path) -> None:
     folder = write_set(tmp_path / "set", qrels={})
-    with pytest.raises(InvalidArgument, match="no query with a judgement above 0.*--split"):
+    with pytest.raises(InvalidArgument, match=r"no query with a judgement above 0.*--split"):
         read_set(folder, split="test")
     with pytest.raises(NotFound, match=r"dev\.tsv"):
         read_set(folder, split="dev")
