@@ -84,7 +84,7 @@ async def correlate(
     given = [pair.score for pair in pairs]
     found = {BI_ENCODER: paired_similarities(one, other, models.bi.facts.similarity), CROSS_ENCODER: crossed}
     report = SimilarityReport(
-        name=f"{path.absolute().parent.name}-{path.stem}",
+        name=_name(path),
         pair_count=len(pairs),
         made=models.description,
         pearson={model: correlation_interval(pearson(scores, given), len(pairs)) for model, scores in found.items()},
@@ -95,6 +95,10 @@ async def correlate(
         for at, score in enumerate(given)
     ]
     return report, records
+
+
+def _name(path: Path) -> str:
+    return f"{path.absolute().parent.name}-{path.stem}"
 
 
 def paired_similarities(first: np.ndarray, second: np.ndarray, similarity: str) -> Sequence[float]:
