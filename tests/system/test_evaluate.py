@@ -52,6 +52,30 @@ async def test_services_and_this_process_measure_the_same(up: Up, tmp_path: Path
     assert [hit.document.id for hit in answer.hits] == ours
 
 
+def test_advice_is_made_of_searches_that_were_timed(up: Up, tmp_path: Path) -> None:
+    write_set(tmp_path / "made-up")
+    done = winnow(
+        *("advise", "made-up", "--gateway", up.addresses["gateway"], "--budget", "30s", "--depths", "2,5"),
+        *("--timed", "2", "--corpus-size", "5000000", "--rate", "3", "--json"),
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    said = json.loads(done.stdout)
+    options = {option["name"]: option for option in said["options"]}
+    assert {"dense", "BM25", "hybrid", "dense, rerank 2", "hybrid, rerank 5, mixed", "exhaustive"} <= options.keys()
+    assert all(0 < option["p50_seconds"] <= option["p95_seconds"] < 30 for option in options.values())
+    assert said["keeps_budget"]
+    assert said["recommended"]["option"] != "exhaustive", "there will be too many documents for that"
+    assert said["sureness"]["queries"] == 4
+    assert said["plan"]["workload"]["documents"] == 5_000_000
+    assert said["plan"]["costs"]["source"].startswith("measured here")
+    kept = next((tmp_path / ".winnow" / "advise").glob("*Z-made-up"))
+    assert (kept / "front.png").read_bytes().startswith(b"\x89PNG")
+    assert said["recommended"]["option"] in (kept / "report.html").read_text()
+    removed = winnow("collections", "delete", "made-up", "--yes", "--gateway", up.addresses["gateway"], cwd=tmp_path)
+    assert removed.returncode == 0, removed.stderr
+
+
 def test_a_gateway_that_is_not_there_is_said_plainly(tmp_path: Path) -> None:
     write_set(tmp_path / "made-up")
     done = winnow("evaluate", "made-up", "--gateway", "127.0.0.1:1", cwd=tmp_path)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from winnow_client import Document
 from winnow_lab.judged_sets import JudgedQuery, read_documents, read_queries
-from winnow_rpc.faults import InvalidArgument
+from winnow_rpc.faults import InvalidArgument, NotFound
 
 _NAMED = 3
 
@@ -66,6 +66,14 @@ def read_set(folder: Path, *, split: str, queries: int = 0, prefix: str = "", sk
         prefix=prefix,
         notes=tuple(notes),
     )
+
+
+def count_judged(folder: Path, split: str) -> int:
+    """Queries of a split with a relevant document; 0 where there is no such split."""
+    try:
+        return len(_with_relevant(read_queries(folder, split))[0])
+    except NotFound:
+        return 0
 
 
 def _with_relevant(queries: Sequence[JudgedQuery]) -> tuple[list[JudgedQuery], list[str]]:

@@ -1,0 +1,156 @@
+"""`winnow promote`: the options, and how one thing follows another."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from winnow_client.cli.connection import Connection, pass_connection
+from winnow_client.cli.output import console, emit, say
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from winnow_lab.promoting.comparing import Kind
+    from winnow_lab.promoting.deciding import Comparison
+
+
+@click.command(
+    "promote",
+    epilog="\b\nExamples:\n  winnow promote runs/reranker --data path/to/squad --data path/to/mine\n"
+    "  winnow promote runs/bi-encoder --serving models/now --data path/to/mine --into models/serving",
+)
+@click.argument("candidate", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option(
+    "--data",
+    "folders",
+    multiple=True,
+    required=True,
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="A judged set in the BEIR layout to compare on; repeats.",
+)
+@click.option("--serving", default="", help="The model that serves now, by path or hub id.  [default: the shipped one]")
+@click.option(
+    "--kind",
+    type=click.Choice(["bi-encoder", "cross-encoder"]),
+    help="What the candidate is.  [default: what its configuration says]",
+)
+@click.option("--split", default="test", show_default=True, help="Which judgements to use: qrels/SPLIT.tsv.")
+@click.option(
+    "--queries",
+    type=click.IntRange(min=0),
+    default=500,
+    show_default=True,
+    help="At most so many of each set, the same ones each time; 0: all.",
+)
+@click.option(
+    "--depth",
+    type=click.IntRange(1, 1000),
+    default=100,
+    show_default=True,
+    help="Candidates that a cross-encoder reranks.",
+)
+@click.option("--k", type=click.IntRange(1, 1000), default=10, show_default=True, help="Cut of nDCG.")
+@click.option("--prefix", default="", help="Take only documents whose id begins with this.")
+@click.option("--skip-missing", is_flag=True, help="Leave out judgements of documents that are not there.")
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path),
+    help="If it may serve, copy it beside this link and point the link at the copy, in one step.",
+)
+@click.option("--json", "machine", is_flag=True, help="Write JSON to standard output.")
+@pass_connection
+def promote(
+    connection: Connection,
+    /,
+    *,
+    candidate: Path,
+    folders: tuple[Path, ...],
+    serving: str,
+    kind: str | None,
+    into: Path | None,
+    machine: bool,
+    **chosen: Any,
+) -> int:
+    """Compare a candidate model with the serving one, and refuse it if it is worse.
+
+    Both answer the same queries in this process. A bi-encoder is judged alone and in hybrid; a cross-encoder over the
+    hybrid candidates, each ordering as its own configuration says. It is refused, with exit status 1, if on any set the
+    95% interval of the difference lies below 0; else what to set is said, and with --into it is put in place.
+    """
+    from winnow_lab.evaluating.sets import read_set
+    from winnow_lab.promoting import comparing, deciding
+
+    what = comparing.Kind(kind) if kind else comparing.kind_of(candidate)
+    depth, k = chosen.pop("depth"), chosen.pop("k")
+    sets = [read_set(folder, **chosen) for folder in folders]
+    comparisons = asyncio.run(_compare(what, serving, str(candidate), sets, depth=depth, k=k))
+    refusal = deciding.refusal(comparisons)
+    if machine or connection.machine:
+        emit({"kind": what, "promoted": not refusal, "refusal": refusal, "comparisons": [*map(asdict, comparisons)]})
+    else:
+        _show(comparisons)
+    if refusal:
+        say(f"Refused: {refusal}.")
+        return 1
+    place = _put(candidate, into) if into else candidate
+    _say_what_to_set(what, place)
+    return 0
+
+
+async def _compare(
+    what: Kind, serving: str, candidate: str, sets: Sequence[Any], *, depth: int, k: int
+) -> list[Comparison]:
+    from winnow_lab.bench_report import progress
+    from winnow_lab.promoting import comparing
+
+    with progress(window_seconds=300.0) as bars:
+        if what is comparing.Kind.BI_ENCODER:
+            return await comparing.compare_bi_encoders(serving, candidate, sets, k=k, progress=bars)
+        return await comparing.compare_cross_encoders(serving, candidate, sets, depth=depth, k=k, progress=bars)
+
+
+def _put(candidate: Path, into: Path) -> Path:
+    from winnow_lab.promoting.switching import switch
+
+    before = switch(candidate, into)
+    say(f"{into} leads to {into.resolve()} now" + (f"; before, to {before}" if before else ""))
+    return into
+
+
+def _say_what_to_set(what: Kind, place: Path) -> None:
+    from winnow_lab.promoting.comparing import Kind
+
+    if what is Kind.CROSS_ENCODER:
+        say(f"It may serve: start the reranker with --model {place}, or set WINNOW_RERANKER_MODEL={place}; with the")
+        say(f"others: winnow up --reranker-model {place}")
+        return
+    say(f"It may serve: start the embedder with --model {place}, or set WINNOW_EMBEDDER_MODEL={place}; with the")
+    say(f"others: winnow up --model {place}")
+    say("Collections that another model filled refuse its vectors: make new ones and ingest into those first.")
+
+
+def _show(comparisons: Sequence[Comparison]) -> None:
+    from winnow_client.cli.output import table
+    from winnow_lab.evaluating.tables import probability, signed
+
+    columns = ("queries", "serving", "candidate", "difference", "p", "would show")
+    made = table("set", "used as", *columns, right=columns)
+    for each in comparisons:
+        made.add_row(
+            each.set,
+            each.system,
+            f"{each.query_count:,}",
+            f"{each.serving.mean:.3f}",
+            f"{each.candidate.mean:.3f}",
+            signed(each.difference),
+            probability(each.difference.p),
+            f"{each.detectable:.3f}",
+        )
+    made.title = f"{comparisons[0].measure}, candidate less serving"
+    made.caption = "would show: the least true loss that so many queries show four times of five"
+    console().print(made)

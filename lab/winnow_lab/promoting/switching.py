@@ -1,0 +1,57 @@
+"""Puts a model where a service looks for it, so that at every moment there is one whole model.
+
+The place is a link to a folder beside it, one folder for each model that was ever put there; a link is replaced in one
+step, and going back is to point it back.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from winnow_rpc.faults import FailedPrecondition
+
+_NOT_THE_MODELS = ("training", "checkpoint-*", "checkpoints", ".*")
+"""What a training leaves beside the model that it made."""
+
+
+def switch(candidate: Path, place: Path) -> Path | None:
+    """Copies the candidate beside `place` and makes that a link to the copy; returns what it pointed at before.
+
+    Raises FailedPrecondition if something else than such a link is there, OSError if the disk is full: then what was
+    there serves on.
+    """
+    if place.exists() and not place.is_symlink():
+        raise FailedPrecondition(
+            f"{place} is there and no link: a folder cannot be replaced in one step. Name another place, and point the "
+            f"service at that",
+            reason="NOT_A_LINK",
+        )
+    before = place.resolve() if place.is_symlink() else None
+    place.parent.mkdir(parents=True, exist_ok=True)
+    copying = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
+    try:
+        copy, link = copying / "model", copying / "link"
+        shutil.copytree(candidate, copy, ignore=shutil.ignore_patterns(*_NOT_THE_MODELS))
+        kept = place.with_name(f"{place.name}.{_digest(copy)[:12]}")
+        if not kept.exists():
+            copy.rename(kept)
+        link.symlink_to(kept.name)
+        link.replace(place)
+    finally:
+        shutil.rmtree(copying, ignore_errors=True)
+    return before
+
+
+def _digest(folder: Path) -> str:
+    """A hash of all files, which are on the disk when it returns, so that no link ever leads to half a model."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        digest.update(f"{path.relative_to(folder)}\0".encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+            os.fsync(file.fileno())
+    return digest.hexdigest()
