@@ -69,7 +69,7 @@ def test_the_help_of_every_command_has_an_example_of_it(path: tuple[str, ...], c
 def test_every_command_can_be_told_of_gateway_timeout_and_json(path: tuple[str, ...], command: click.Command) -> None:
     options = {option for parameter in command.params for option in parameter.opts}
     # These start what they need themselves.
-    alone = path[0] in ("up", "demo", "bench", "calibrate", "keys", "train")
+    alone = path[0] in ("up", "demo", "bench", "calibrate", "keys", "train", "promote")
     asks = {"--json"} if alone else {"--json", "--gateway", "--timeout", "--tls-ca", "--api-key-file"}
     assert options >= asks or path in (("bench",), ("keys",), ("train",))
 
