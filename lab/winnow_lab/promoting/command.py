@@ -131,7 +131,8 @@ def _say_what_to_set(what: Kind, place: Path) -> None:
         return
     say(f"It may serve: start the embedder with --model {place}, or set WINNOW_EMBEDDER_MODEL={place}; with the")
     say(f"others: winnow up --model {place}")
-    say("Collections that another model filled refuse its vectors: make new ones and ingest into those first.")
+    say("Collections that another model filled refuse its vectors: `winnow collections reembed NAME` fills them anew,")
+    say("while the former embedder still answers (docs/operations.md).")
 
 
 def _show(comparisons: Sequence[Comparison]) -> None:

@@ -87,7 +87,7 @@ async def test_a_bi_encoder_is_judged_alone_and_in_hybrid(folder: Path, promote:
     assert same.exit_code == 0, same.output
     assert [each["system"] for each in json.loads(same.stdout)["comparisons"]] == ["dense", "hybrid"]
     assert all(each["difference"]["mean"] == 0 for each in json.loads(same.stdout)["comparisons"])
-    assert "make new ones and ingest" in same.stderr
+    assert "winnow collections reembed NAME" in same.stderr
     other = await run(promote, folder / "other-bi", "--serving", folder / "bi", "--data", data)
     assert "made-up test" in other.stdout
 
