@@ -5,11 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from winnow_gateway.ordering import DEFAULT_FUSION, Fusion
+from winnow_gateway.mixing import ScoreMixing
+from winnow_gateway.ordering import DEFAULT_FUSION, Fusion, Mixing
 from winnow_lab.judged_sets import JudgedQuery
 
 DENSE, BM25, HYBRID = "dense", "BM25", "hybrid"
 """First stages: vectors alone, words alone, and both fused."""
+
+
+AnyMixing = Mixing | ScoreMixing
+"""Of ranks, or of scores by learned weights."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recommended:
+    """How a cross-encoder's configuration says that both stages are mixed."""
+
+    mixings: Mapping[str, AnyMixing] = field(default_factory=dict)
+    """First stage → what mixes it with the reranker's order; without one the reranker orders alone."""
+    activation: str = "identity"
+    """Name of the function that makes the reranker's scores, by which they are mixed."""
 
 
 @dataclass(frozen=True, slots=True)

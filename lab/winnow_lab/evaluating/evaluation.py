@@ -16,25 +16,23 @@ from winnow_client import AsyncClient, ClientConfig
 from winnow_client.cli.processes_stack import Stack, StackConfig
 from winnow_gateway.ordering import Fusion, Mixing
 from winnow_gateway.planning import MAX_EXHAUSTIVE
-from winnow_lab.evaluating.answers import DENSE, HYBRID, Answer, Asking
+from winnow_gateway.qdrant_retrieval import FUSED_DEPTH
+from winnow_lab.evaluating.answers import DENSE, HYBRID, Answer, Asking, Recommended
 from winnow_lab.evaluating.in_process import InProcess
 from winnow_lab.evaluating.judging import Judged, Report, estimated, measure
 from winnow_lab.evaluating.keeping import keep
 from winnow_lab.evaluating.sets import JudgedSet
-from winnow_lab.evaluating.systems import mixing_name, systems
+from winnow_lab.evaluating.systems import systems
 from winnow_lab.evaluating.through_gateway import CALL_SECONDS, ThroughGateway
 from winnow_rpc.faults import InvalidArgument
-
-RECOMMENDED = "mixed"
-"""What a system is called that mixes as the model's configuration says."""
 
 
 class Source(Protocol):
     """What answers."""
 
     @property
-    def mixing(self) -> Mixing | None:
-        """What the cross-encoder recommends; known once it has scored."""
+    def recommended(self) -> Recommended:
+        """What the cross-encoder's configuration recommends; known once it has scored."""
         ...
 
     @property
@@ -139,12 +137,11 @@ async def evaluate(source: Source, judged: JudgedSet, wanted: Wanted, progress: 
         )
     async with aclosing(source.answers(judged, asking, progress)) as found:
         answers = [answer async for answer in found]
-    mixings = {RECOMMENDED: source.mixing} if source.mixing and wanted.depths else {}
-    mixings |= {mixing_name(mixing): mixing for mixing in wanted.mixings}
     compared = systems(
         depths=wanted.depths,
         rerank_over=asking.rerank_over,
-        mixings=mixings,
+        recommended=source.recommended,
+        mixings=wanted.mixings,
         fusions=wanted.fusions,
         exhaustive=asking.exhaustive,
     )
@@ -180,7 +177,8 @@ def wanted_of(
     deepest = max(depths, default=0)
     asked = replace(
         asking or Asking(),
-        first_depth=max(first_depth, deepest),
+        # Mixing of scores knows of a candidate what the gateway knows, which reads both orders at least so deep.
+        first_depth=max(first_depth, deepest, FUSED_DEPTH if deepest else 0),
         rerank_depth=deepest,
         rerank_over=tuple(over) if deepest else (),
     )

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rich.progress import Progress
 
 from winnow_gateway.documents import Document as Passage
+from winnow_gateway.mixing import ScoreMixing
 from winnow_gateway.ordering import Mixing
 from winnow_gateway.qdrant_retrieval import FUSED_DEPTH
 from winnow_inference.bi_encoder import BiEncoder
@@ -21,7 +22,7 @@ from winnow_inference.opening import open_bi_encoder, open_cross_encoder
 from winnow_inference.scheduling.limits import runner_limits
 from winnow_inference.scheduling.queueing import Priority
 from winnow_inference.settings import InferenceSettings
-from winnow_lab.evaluating.answers import BM25, DENSE, HYBRID, Answer, Asking, Order, fuse
+from winnow_lab.evaluating.answers import BM25, DENSE, HYBRID, Answer, AnyMixing, Asking, Order, Recommended, fuse
 from winnow_lab.evaluating.lexical import Bm25Index
 from winnow_lab.evaluating.mapping import in_order
 from winnow_lab.evaluating.sets import JudgedSet
@@ -71,12 +72,16 @@ class InProcess:
         await self._stack.aclose()
 
     @property
-    def mixing(self) -> Mixing | None:
+    def recommended(self) -> Recommended:
         """What the cross-encoder's configuration recommends."""
-        stored = self.cross.model.mixing
-        if stored is None:
-            return None
-        return Mixing(stored.k, stored.retrieval_weight, stored.rerank_weight)
+        learned = self.cross.model.learned
+        mixings: dict[str, AnyMixing] = {}
+        for stage, scores in ((DENSE, learned.score_mixings.dense), (HYBRID, learned.score_mixings.hybrid)):
+            if scores:
+                mixings[stage] = ScoreMixing(**scores.model_dump())
+            elif learned.mixing:
+                mixings[stage] = Mixing(**learned.mixing.model_dump())
+        return Recommended(mixings, self.cross.facts.activation_name)
 
     @property
     def description(self) -> Mapping[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 from rich.progress import Progress
 
@@ -17,9 +17,10 @@ from winnow_client import (
     SearchResult,
     ids,
 )
+from winnow_gateway.mixing import ScoreMixing
 from winnow_gateway.ordering import Mixing
 from winnow_gateway.planning import MAX_LIMIT
-from winnow_lab.evaluating.answers import BM25, DENSE, HYBRID, Answer, Asking, Order
+from winnow_lab.evaluating.answers import BM25, DENSE, HYBRID, Answer, AnyMixing, Asking, Order, Recommended
 from winnow_lab.evaluating.mapping import in_order
 from winnow_lab.evaluating.sets import JudgedSet
 from winnow_lab.judged_sets import JudgedQuery
@@ -45,8 +46,8 @@ class ThroughGateway:
     """The gateway's address, for the report."""
     collection: str = ""
     """Searched as it is; empty: one is made of the set's documents, named after it."""
-    mixing: Mixing | None = None
-    """What the reranker's model recommends, once something was reranked."""
+    _mixings: dict[str, AnyMixing] = field(default_factory=dict)
+    _logits: bool = False
     _models: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -54,9 +55,19 @@ class ThroughGateway:
         """What answered, for the report."""
         return {"how": f"through the gateway at {self.where}", **self._models}
 
+    @property
+    def recommended(self) -> Recommended:
+        """What the reranker's model recommends, once something was reranked.
+
+        A gateway does not say what makes the scores: all of them between 0 and 1 are a sigmoid's.
+        """
+        return Recommended(self._mixings, "identity" if self._logits else "sigmoid")
+
     async def answers(self, judged: JudgedSet, asking: Asking, progress: Progress) -> AsyncGenerator[Answer, None]:
         """One answer a query, in the set's order. What is not in the collection yet is ingested first."""
         collection = self.collection or await self._fill(judged, asking, progress)
+        if asking.rerank_depth:
+            await self._learn(collection, judged.queries[0], asking)
         task = progress.add_task(f"search {judged.name}", total=len(judged.queries))
 
         async def work(query: JudgedQuery) -> Answer:
@@ -65,6 +76,16 @@ class ThroughGateway:
         async for answer in in_order(judged.queries, work, at_once=_QUERIES_AT_ONCE):
             yield answer
             progress.advance(task)
+
+    async def _learn(self, collection: str, query: JudgedQuery, asking: Asking) -> None:
+        """How answers are mixed by default: one search over each first stage says it."""
+        for stage in asking.rerank_over:
+            kind = _FIRST_STAGES[stage][1]
+            found = await self._reranked(collection, query, mode=SearchMode.TWO_STAGE, kind=kind, limit=1, depth=1)
+            if found.score_mixing:
+                self._mixings[stage] = ScoreMixing(**asdict(found.score_mixing))
+            elif found.mixing:
+                self._mixings[stage] = Mixing(**asdict(found.mixing))
 
     async def _fill(self, judged: JudgedSet, asking: Asking, progress: Progress) -> str:
         name = collection_name(judged, asking)
@@ -139,16 +160,18 @@ class ThroughGateway:
         query: JudgedQuery,
         *,
         mode: SearchMode,
+        kind: RetrievalKind | None = RetrievalKind.DENSE,
         among: Sequence[str] = (),
         limit: int | None = None,
+        depth: int | None = None,
     ) -> SearchResult:
         found = await self.client.search(
             collection,
             query.text,
             limit=limit or len(among),
-            depth=len(among) or None,
+            depth=depth or len(among) or None,
             mode=mode,
-            retrieval=RetrievalKind.DENSE,
+            retrieval=kind,
             exact=True,
             where=ids(*among) if among else None,
             require_rerank=True,
@@ -157,8 +180,7 @@ class ThroughGateway:
         )
         _check(found)
         self._models.setdefault("cross_encoder", found.reranker_fingerprint[:12])
-        if found.mixing:
-            self.mixing = Mixing(found.mixing.k, found.mixing.retrieval_weight, found.mixing.rerank_weight)
+        self._logits = self._logits or any(hit.rerank and not 0 <= hit.rerank.score <= 1 for hit in found.hits)
         return found
 
 

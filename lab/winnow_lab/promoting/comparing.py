@@ -12,7 +12,7 @@ from rich.progress import Progress
 
 from winnow_gateway.documents import Document as Passage
 from winnow_lab.evaluating import evaluation
-from winnow_lab.evaluating.answers import DENSE, HYBRID, Answer
+from winnow_lab.evaluating.answers import DENSE, HYBRID, Answer, Recommended
 from winnow_lab.evaluating.in_process import InProcess
 from winnow_lab.evaluating.judging import Judged, measure
 from winnow_lab.evaluating.mapping import in_order
@@ -69,10 +69,10 @@ async def compare_cross_encoders(
     wanted = evaluation.wanted_of(depths=[depth], first_depth=100, over=[HYBRID], k=k)
     async with InProcess(reranker_model=serving) as source:
         before = [await evaluation.evaluate(source, one, wanted, progress) for one in sets]
-        first = replace(_as_configured(depth), mixing=source.mixing)
+        first = _as_configured(depth, source.recommended)
     comparisons = []
     async with InProcess(reranker_model=candidate) as source:
-        second = replace(_as_configured(depth), mixing=source.mixing)
+        second = _as_configured(depth, source.recommended)
         for one, evaluated in zip(sets, before, strict=True):
             answers = await _scored_anew(source, one, evaluated.answers, progress)
             deep = evaluated.report.first_depth
@@ -82,8 +82,14 @@ async def compare_cross_encoders(
     return comparisons
 
 
-def _as_configured(depth: int) -> System:
-    return System(name=f"{HYBRID}, rerank {depth}, as configured", stage=HYBRID, depth=depth)
+def _as_configured(depth: int, recommended: Recommended) -> System:
+    return System(
+        name=f"{HYBRID}, rerank {depth}, as configured",
+        stage=HYBRID,
+        depth=depth,
+        mixing=recommended.mixings.get(HYBRID),
+        activation=recommended.activation,
+    )
 
 
 async def _scored_anew(

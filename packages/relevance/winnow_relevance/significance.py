@@ -55,6 +55,26 @@ class Difference:
         return self.low > 0
 
 
+@dataclass(frozen=True, slots=True)
+class PairedDifference:
+    """How much one system is ahead of another on the same queries."""
+
+    mean: float
+    standard_error: float
+    """Standard error of the mean; 0 for fewer than two queries."""
+
+
+def paired_difference(ahead: ArrayLike, behind: ArrayLike) -> PairedDifference:
+    """Mean and standard error of per-query differences; both of shape [queries], in the same order.
+
+    For where very many are made, and the normal approximation will do; `differences` assumes nothing.
+    """
+    paired = np.asarray(ahead, dtype=float) - np.asarray(behind, dtype=float)
+    if paired.size < 2:
+        return PairedDifference(float(paired.mean()) if paired.size else 0.0, 0.0)
+    return PairedDifference(float(paired.mean()), float(paired.std(ddof=1) / np.sqrt(paired.size)))
+
+
 def estimates(
     values: ArrayLike, *, seed: int = 0, rounds: int = ROUNDS, confidence: float = CONFIDENCE
 ) -> list[Estimate]:

@@ -15,6 +15,7 @@ from winnow_relevance import (
     differences,
     estimate,
     estimates,
+    paired_difference,
     queries_needed,
     randomization_p,
 )
@@ -98,3 +99,10 @@ def test_the_queries_that_are_needed_show_the_difference_with_the_power_that_was
     assert 0.7 <= np.mean(randomization_p(paired, rounds=500) < 0.05) <= 0.9
     with pytest.raises(ValueError, match="0"):
         queries_needed(0.3, 0)
+
+
+def test_a_paired_difference_has_its_standard_error() -> None:
+    found = paired_difference([1.0, 0.5, 0.9], [0.5, 0.5, 0.5])
+    assert found.mean == pytest.approx(0.3)
+    assert found.standard_error == pytest.approx(math.sqrt(0.07 / 3), abs=1e-12)
+    assert paired_difference([1.0], [0.5]).standard_error == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from pathlib import Path
@@ -11,6 +12,7 @@ from rich.progress import Progress
 
 from tests.models.tiny import build_bi_encoder, build_cross_encoder
 from tests.unit.lab.evaluating.made_up import DOCUMENTS, write_set
+from winnow_gateway.mixing import ScoreMixing
 from winnow_gateway.ordering import Mixing
 from winnow_lab.evaluating.answers import BM25, DENSE, HYBRID, Answer, Asking, fuse
 from winnow_lab.evaluating.evaluation import evaluate, wanted_of
@@ -23,7 +25,11 @@ from winnow_rpc.faults import InvalidArgument
 def models(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("models")
     cross = build_cross_encoder(folder / "cross")
-    (cross / "winnow.json").write_text('{"mixing": {"k": 10, "retrieval_weight": 1, "rerank_weight": 2}}')
+    learned = {
+        "mixing": {"k": 10, "retrieval_weight": 1, "rerank_weight": 2},
+        "score_mixings": {"hybrid": {"rerank": 1.0, "dense": 0.5}},
+    }
+    (cross / "winnow.json").write_text(json.dumps({"version": 2, **learned}))
     return build_bi_encoder(folder / "bi"), cross
 
 
@@ -78,7 +84,8 @@ async def test_each_candidate_is_scored_once_whatever_the_depths(
     assert len(pairs) == len(set(pairs)) == sum(len(answer.rerank_scores) for answer in made.answers)
     names = [row.system for row in made.report.rows]
     assert "hybrid, rerank 4, mixed" in names, "the model's own mixing is judged beside the reranker alone"
-    assert process.mixing == Mixing(10, 1, 2)
+    assert process.recommended.mixings == {DENSE: Mixing(10, 1, 2), HYBRID: ScoreMixing(rerank=1.0, dense=0.5)}
+    assert process.recommended.activation == "sigmoid"
     assert len(names) == 3 + 2 * 3 * 2
     assert made.report.query_count == 4
 

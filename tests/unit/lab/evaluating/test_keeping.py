@@ -12,7 +12,7 @@ import pytrec_eval
 
 from tests.unit.lab.evaluating.made_up import an_answer
 from winnow_gateway.ordering import Mixing
-from winnow_lab.evaluating.answers import DENSE, HYBRID, Answer, Order
+from winnow_lab.evaluating.answers import DENSE, HYBRID, Answer, Order, Recommended
 from winnow_lab.evaluating.judging import Report, estimated, measure
 from winnow_lab.evaluating.keeping import keep, slug, trec_lines
 from winnow_lab.evaluating.systems import systems
@@ -37,7 +37,7 @@ def answers(count: int) -> list[Answer]:
 
 def test_trec_eval_measures_the_same_of_the_runs_that_are_kept(tmp_path: Path) -> None:
     made = answers(25)
-    compared = systems(depths=[5, 20], mixings={"mixed": Mixing(k=10)})
+    compared = systems(depths=[5, 20], recommended=Recommended({HYBRID: Mixing(k=10)}))
     judged = measure(made, compared, k=10, deep=30)
     report = Report(
         name="set",

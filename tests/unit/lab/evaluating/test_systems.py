@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from tests.unit.lab.evaluating.made_up import an_answer, an_order
-from winnow_gateway.ordering import Fusion, Mixing
-from winnow_lab.evaluating.answers import BM25, DENSE, HYBRID, Asking, fuse
+from winnow_gateway.candidate_order import CandidateOrder
+from winnow_gateway.documents import Document
+from winnow_gateway.mixing import ScoreMixing
+from winnow_gateway.ordering import Fusion, Mixing, StagePlace
+from winnow_gateway.ports import Candidate, RerankerModel
+from winnow_lab.evaluating.answers import BM25, DENSE, HYBRID, Answer, Asking, Order, Recommended, fuse
 from winnow_lab.evaluating.systems import EXHAUSTIVE, System, systems
+from winnow_lab.judged_sets import JudgedQuery
+
+STAGES = (DENSE, BM25, HYBRID)
 
 
 def test_each_depth_is_made_of_the_same_scores() -> None:
@@ -36,6 +45,42 @@ def test_a_mixing_weighs_both_stages_as_the_gateway_does() -> None:
     assert (alone.order(answer).ids, mixed.order(answer).ids) == (["c", "a"], ["a", "c"])
 
 
+@pytest.mark.parametrize("stage", [DENSE, HYBRID])
+@pytest.mark.parametrize("depth", [3, 12])
+def test_scores_are_mixed_as_the_gateway_mixes_the_candidates_of_a_search_so_deep(stage: str, depth: int) -> None:
+    chance = random.Random(depth)
+    ids = [f"d{at}" for at in range(20)]
+    scored = {
+        name: Order(chance.sample(ids, 20), sorted((chance.random() for _ in ids), reverse=True)) for name in STAGES
+    }
+    scored[BM25] = scored[BM25].first(9)
+    answer = Answer(
+        query=JudgedQuery("q", "?", {}), first_stages=scored, rerank_scores={id_: chance.random() for id_ in ids}
+    )
+    mixing = ScoreMixing(rerank=0.3, rerank_sigmoid=1, dense=0.5, lexical=0.2, retrieval_rank=1, lexical_absent=-0.4)
+    ours = System(name="", stage=stage, depth=depth, mixing=mixing, activation="sigmoid").order(answer)
+
+    def place(name: str, id_: str) -> StagePlace | None:
+        if stage not in (name, HYBRID) or id_ not in scored[name].ids:
+            return None
+        at = scored[name].ids.index(id_)
+        return StagePlace(scored[name].scores[at], at + 1)
+
+    # A search for ten hits fetches ten candidates at least.
+    fetched = scored[stage].first(max(10, depth))
+    order = CandidateOrder(
+        [
+            Candidate(Document(id_), score, dense=place(DENSE, id_), lexical=place(BM25, id_))
+            for id_, score in zip(fetched.ids, fetched.scores, strict=True)
+        ]
+    )
+    order.mix(mixing, RerankerModel("model", "fingerprint", None, activation="sigmoid"))
+    theirs = order.place({at: answer.rerank_scores[id_] for at, id_ in enumerate(fetched.ids[:depth])})
+    assert ours.ids[: len(theirs)] == [fetched.ids[each.position] for each in theirs]
+    assert ours.scores[:depth] == pytest.approx([each.score for each in theirs[:depth]])
+    assert list(ours.scores) == sorted(ours.scores, reverse=True)
+
+
 def test_fusion_adds_what_each_order_gives() -> None:
     # a: 1/(1+1) + 1/(2/2+1); b: 1/(2+1); c: 1/(1/2+1).
     fused = fuse(Fusion(2, 1.0, 2.0), an_order("a", "b"), an_order("c", "a"))
@@ -57,16 +102,23 @@ def test_candidates_of_both_stages_are_scored_once() -> None:
 
 
 def test_the_systems_have_names_to_be_told_apart_by() -> None:
-    made = systems(depths=[20], mixings={"mixed": Mixing(k=10)}, fusions=[Fusion(2, 1, 1)], exhaustive=True)
+    made = systems(
+        depths=[20],
+        recommended=Recommended({HYBRID: Mixing(k=10)}),
+        mixings=[Mixing(k=2)],
+        fusions=[Fusion(2, 1, 1)],
+        exhaustive=True,
+    )
     assert [system.name for system in made] == [
         DENSE,
         BM25,
         HYBRID,
         "fused k=2 1:1",
         "dense, rerank 20",
-        "dense, rerank 20, mixed",
+        "dense, rerank 20, k=2 1:1",
         "hybrid, rerank 20",
         "hybrid, rerank 20, mixed",
+        "hybrid, rerank 20, k=2 1:1",
         EXHAUSTIVE,
     ]
     assert made[-1].order(an_answer({}, exhaustive=["z", "a"])).ids == ("z", "a")

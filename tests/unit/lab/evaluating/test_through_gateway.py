@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -19,14 +20,21 @@ from winnow_client import (
     Document,
     Hit,
     RankMixing,
+    RetrievalKind,
     SearchMode,
     StageResult,
+    searching,
 )
+from winnow_gateway.mixing import ScoreMixing
 from winnow_gateway.ordering import Mixing
-from winnow_lab.evaluating.answers import HYBRID, Answer, Asking
+from winnow_lab.evaluating.answers import DENSE, HYBRID, Answer, Asking
 from winnow_lab.evaluating.sets import JudgedSet, read_set
 from winnow_lab.evaluating.through_gateway import ThroughGateway, collection_name
 from winnow_rpc.faults import AlreadyExists, FailedPrecondition, Unavailable
+
+LEARNED = searching.ScoreMixing(
+    rerank=1, rerank_sigmoid=0, dense=2, lexical=0, retrieval_rank=0, dense_absent=0, lexical_absent=0
+)
 
 
 class FakeClient:
@@ -57,6 +65,7 @@ class FakeClient:
         self.asked.append(options)
         where = options.get("where")
         chosen = sorted(self.stored if where is None else where.ids)[: options["limit"]]
+        fused = options.get("retrieval") is RetrievalKind.HYBRID
         reranks = options["mode"] in (SearchMode.TWO_STAGE, SearchMode.EXHAUSTIVE)
         hits = [
             Hit(
@@ -73,7 +82,8 @@ class FakeClient:
             degradations=self.degradations,
             embedder_fingerprint="e" * 64,
             reranker_fingerprint="r" * 64,
-            mixing=RankMixing(k=7, retrieval_weight=1, rerank_weight=3) if reranks else None,
+            mixing=RankMixing(k=7, retrieval_weight=1, rerank_weight=3) if reranks and not fused else None,
+            score_mixing=LEARNED if reranks and fused else None,
         )
 
 
@@ -94,8 +104,9 @@ async def test_all_candidates_of_a_query_are_scored_by_one_search_among_them(jud
     source, answers = await ask(fake, judged, Asking(first_depth=5, rerank_depth=3))
     assert list(answers[0].first_stages[HYBRID].ids) == sorted(DOCUMENTS)[:5]
     assert answers[0].rerank_scores == {id_: len(id_) for id_ in sorted(DOCUMENTS)[:3]}
-    assert len(fake.asked) == 4 * len(judged.queries)
-    assert source.mixing == Mixing(7, 1, 3)
+    assert len(fake.asked) == 2 + 4 * len(judged.queries)
+    assert source.recommended.mixings == {DENSE: Mixing(7, 1, 3), HYBRID: ScoreMixing(**asdict(LEARNED))}
+    assert source.recommended.activation == "identity", "these scores are no sigmoid's"
     assert source.description["cross_encoder"] == "r" * 12
 
 
@@ -104,7 +115,7 @@ async def test_exhaustive_is_ordered_by_the_reranker_and_its_scores_are_not_aske
     _, answers = await ask(fake, judged, Asking(first_depth=5, rerank_depth=3, exhaustive=True))
     assert answers[0].exhaustive is not None
     assert list(answers[0].exhaustive.ids) == sorted(DOCUMENTS, key=lambda id_: (-len(id_), id_))
-    assert len(fake.asked) == 4 * len(judged.queries)
+    assert len(fake.asked) == 2 + 4 * len(judged.queries)
 
 
 @pytest.mark.parametrize("kind", [DegradationKind.RERANK_PARTIAL, DegradationKind.INDEX_PARTIAL])
