@@ -12,8 +12,8 @@ from rich.progress import Progress
 
 from winnow_client import AsyncClient, DepthPolicy, RetrievalKind, SearchMode, SearchResult
 from winnow_lab.advising.measured import Latency
+from winnow_lab.data.beir import JudgedQuery
 from winnow_lab.evaluating.answers import BM25, DENSE, HYBRID
-from winnow_lab.judged_sets import JudgedQuery
 from winnow_rpc.faults import Unavailable
 
 _WARM_UP = 3

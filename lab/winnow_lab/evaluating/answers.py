@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from winnow_gateway.mixing import ScoreMixing
 from winnow_gateway.ordering import DEFAULT_FUSION, Fusion, Mixing
-from winnow_lab.judged_sets import JudgedQuery
+from winnow_lab.data.beir import JudgedQuery
 
 DENSE, BM25, HYBRID = "dense", "BM25", "hybrid"
 """First stages: vectors alone, words alone, and both fused."""

@@ -73,10 +73,10 @@ def gateway_is_given(ctx: click.Context) -> bool:
     epilog="\b\nExamples:\n  winnow evaluate path/to/squad --queries 500 --depths 20,100\n"
     "  winnow evaluate path/to/cranfield --in-process --exhaustive --baseline dense\n"
     "  winnow evaluate path/to/mine --gateway search.internal:50050 --collection docs --json\n"
-    "  winnow evaluate path/to/stsb/test.csv",
+    "  winnow evaluate path/to/stsb --split test",
 )
 @click.argument("data", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--split", default="test", show_default=True, help="Which judgements to use: qrels/SPLIT.tsv.")
+@click.option("--split", default="test", show_default=True, help="Which judgements or pairs to use.")
 @click.option(
     "--queries",
     type=click.IntRange(min=0),
@@ -151,13 +151,14 @@ def evaluate(
 ) -> None:
     """Say what retrieval and reranking are worth on judged sets.
 
-    DATA are folders in the BEIR layout (corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv, gzipped or not), or CSV files of
-    scored pairs (sentence1, sentence2, score). Services are started for the measurement, unless --gateway names some
-    that run or --in-process does without.
+    DATA are folders in the BEIR layout (corpus.jsonl, queries.jsonl, qrels/SPLIT.tsv, gzipped or not), or files or
+    folders of scored pairs (sentence1, sentence2, score: JSONL, CSV, Parquet). Services are started for the
+    measurement, unless --gateway names some that run or --in-process does without.
 
     Every figure has a 95% interval over the queries, and every reranked one stands beside the best that its candidates
     allow. docs/evaluation.md says how to read them.
     """
+    from winnow_lab.data.beir import is_judged_set
     from winnow_lab.evaluating.evaluation import Where
 
     given = gateway_is_given(ctx)
@@ -167,12 +168,10 @@ def evaluate(
         raise click.UsageError("--collection is one of a running gateway's: name that with --gateway.", ctx)
     if given and (model or reranker_model):
         raise click.UsageError("a running gateway has its models: --model and --reranker-model go without it.", ctx)
-    folders = [path for path in data if path.is_dir()]
-    files = [path for path in data if path.is_file()]
-    if wrong := [path for path in files if path.suffix != ".csv"]:
-        raise click.UsageError(f"{wrong[0]} is neither a folder nor a CSV file of scored pairs.", ctx)
-    if files and given:
-        raise click.UsageError("pairs are scored in process: leave --gateway out for CSV files.", ctx)
+    folders = [path for path in data if is_judged_set(path)]
+    pairs = [path for path in data if not is_judged_set(path)]
+    if pairs and given:
+        raise click.UsageError(f"{pairs[0]} has no corpus, and pairs are scored in process: leave --gateway out.", ctx)
     where = Where(
         in_process=in_process,
         gateway=connection.config if given else None,
@@ -183,8 +182,8 @@ def evaluate(
     )
     if folders:
         _rankings(folders, where, out, machine=connection.machine, **chosen)
-    if files:
-        _similarities(files, where, out, machine=connection.machine)
+    if pairs:
+        _similarities(pairs, where, out, split=chosen["split"], machine=connection.machine)
 
 
 def _rankings(folders: Sequence[Path], where: Where, out: Path, *, machine: bool, **chosen: Any) -> None:
@@ -218,16 +217,18 @@ def _rankings(folders: Sequence[Path], where: Where, out: Path, *, machine: bool
         console().print(tables.show_average(reports))
 
 
-def _similarities(files: Sequence[Path], where: Where, out: Path, *, machine: bool) -> None:
+def _similarities(paths: Sequence[Path], where: Where, out: Path, *, split: str, machine: bool) -> None:
     from winnow_lab.bench_report import progress
     from winnow_lab.evaluating import similarity
     from winnow_lab.evaluating.in_process import InProcess
 
+    sets = {similarity.name_of(path, split): similarity.read_pairs(path, split) for path in paths}
+
     async def run() -> None:
         async with InProcess(model=where.model, reranker_model=where.reranker_model) as models:
-            for file in files:
+            for name, pairs in sets.items():
                 with progress() as bars:
-                    report, records = await similarity.correlate(models, file, bars)
+                    report, records = await similarity.correlate(models, name, pairs, bars)
                 if machine:
                     emit(report)
                 else:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from winnow_client import Document
-from winnow_lab.judged_sets import JudgedQuery, read_documents, read_queries
-from winnow_rpc.faults import InvalidArgument, NotFound
+from winnow_lab.data.beir import JudgedQuery, read_documents, read_queries, splits_of
+from winnow_lab.data.judged import read_judged_set
+from winnow_rpc.faults import InvalidArgument
 
 _NAMED = 3
 
@@ -34,24 +35,25 @@ class JudgedSet:
 def read_set(folder: Path, *, split: str, queries: int = 0, prefix: str = "", skip_missing: bool = False) -> JudgedSet:
     """A set in the BEIR layout: documents whose id begins with `prefix`, and at most `queries` queries (0: all).
 
-    The same queries are drawn each time, so that systems can be compared query by query. Raises NotFound for a missing
-    file, InvalidArgument for what cannot be evaluated: no documents, no judged query, documents that are judged but
-    not there (unless `skip_missing`, which leaves their judgements out).
+    The same queries are drawn each time, so that systems can be compared query by query. Faults are those of
+    `read_judged_set`; InvalidArgument too where the documents that are judged are not among those that are taken
+    (unless `skip_missing`, which leaves their judgements out).
     """
+    read = read_judged_set(folder, split, skip_missing=skip_missing)
     every = [document for document in read_documents(folder) if document.id.startswith(prefix)]
     documents = [document for document in every if document.title.strip() or document.text.strip()]
     if not documents:
         which = f" whose id begins with {prefix!r}" if prefix else ""
         raise InvalidArgument(f"{folder} has no documents{which}", field="data", reason="EMPTY_SET")
-    judged, notes = _with_relevant(read_queries(folder, split))
+    notes = list(read.notes)
     if blank := len(every) - len(documents):
-        notes.append(f"{blank} documents without title and text are left out")
-    judged, left_out = _of_documents(judged, documents, skip_missing=skip_missing, file=f"{folder}/qrels/{split}.tsv")
+        notes.append(f"{blank:,} documents without title and text are left out")
+    judged, left_out = _of_documents(read.queries, documents, skip_missing=skip_missing)
     notes += left_out
     if not judged:
         raise InvalidArgument(
-            f"the split {split!r} of {folder} has no query with a judgement above 0: there is nothing to evaluate; "
-            f"the splits are the files of {folder / 'qrels'}, and --split names one",
+            f"no query of the split {split!r} of {folder} is answered by a document that is taken: there is nothing to "
+            f"evaluate",
             field="split",
             reason="EMPTY_SPLIT",
         )
@@ -70,20 +72,13 @@ def read_set(folder: Path, *, split: str, queries: int = 0, prefix: str = "", sk
 
 def count_judged(folder: Path, split: str) -> int:
     """Queries of a split with a relevant document; 0 where there is no such split."""
-    try:
-        return len(_with_relevant(read_queries(folder, split))[0])
-    except NotFound:
+    if split not in splits_of(folder):
         return 0
-
-
-def _with_relevant(queries: Sequence[JudgedQuery]) -> tuple[list[JudgedQuery], list[str]]:
-    kept = [query for query in queries if any(grade > 0 for grade in query.judgements.values())]
-    count = len(queries) - len(kept)
-    return kept, [f"{count} queries have no relevant document and are left out"] if count else []
+    return sum(any(grade > 0 for grade in query.judgements.values()) for query in read_queries(folder, split))
 
 
 def _of_documents(
-    queries: Sequence[JudgedQuery], documents: Sequence[Document], *, skip_missing: bool, file: str
+    queries: Sequence[JudgedQuery], documents: Sequence[Document], *, skip_missing: bool
 ) -> tuple[list[JudgedQuery], list[str]]:
     known = {document.id for document in documents}
     missing = sorted({id_ for query in queries for id_ in query.judgements if id_ not in known})
@@ -92,8 +87,8 @@ def _of_documents(
     named = ", ".join(missing[:_NAMED]) + (", …" if len(missing) > _NAMED else "")
     if not skip_missing:
         raise InvalidArgument(
-            f"{file} judges {len(missing)} documents that are not among the {len(known)} here ({named}), which nothing "
-            f"can find: add them, or leave their judgements out with --skip-missing",
+            f"{len(missing):,} documents are judged that are blank or not taken ({named}): nothing can find them; take "
+            f"them too, or leave their judgements out with --skip-missing",
             field="data",
             reason="JUDGED_DOCUMENT_MISSING",
         )
@@ -101,5 +96,8 @@ def _of_documents(
         replace(query, judgements={id_: grade for id_, grade in query.judgements.items() if id_ in known})
         for query in queries
     ]
-    left, more = _with_relevant(kept)
-    return left, [f"judgements of {len(missing)} documents that are not there ({named}) are left out", *more]
+    left = [query for query in kept if any(grade > 0 for grade in query.judgements.values())]
+    notes = [f"judgements of {len(missing):,} documents that are not taken ({named}) are left out"]
+    if lost := len(kept) - len(left):
+        notes.append(f"{lost:,} queries have no document that answers them and are left out")
+    return left, notes

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,21 +13,18 @@ from rich.progress import Progress
 from rich.table import Table
 
 from winnow_client.cli.output import plain, table
+from winnow_lab.data.examples import Kind, ScoredPair, ScoredPairs
+from winnow_lab.data.parsing import ScoreRange
+from winnow_lab.data.reading import read_data
 from winnow_lab.evaluating.in_process import InProcess
 from winnow_lab.evaluating.tables import bounds
 from winnow_relevance import Estimate, correlation_interval, pearson, spearman
-from winnow_rpc.faults import InvalidArgument
 
 BI_ENCODER, CROSS_ENCODER = "bi-encoder", "cross-encoder"
 
 
-@dataclass(frozen=True, slots=True)
-class ScoredPair:
-    """Two texts, and how alike a person found them."""
-
-    first: str
-    second: str
-    score: float
+_ANY_RANGE = ScoreRange(-1e6, 1e6)
+"""What scores run from and to means nothing to a correlation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,36 +40,19 @@ class SimilarityReport:
     spearman: Mapping[str, Estimate]
 
 
-def read_pairs(path: Path) -> list[ScoredPair]:
-    """Pairs of a CSV with the columns sentence1, sentence2 and score. Raises InvalidArgument with the line."""
-    pairs = []
-    with path.open(encoding="utf-8", newline="") as file:
-        for row in (reader := csv.DictReader(file)):
-            try:
-                pair = ScoredPair(row["sentence1"], row["sentence2"], float(row["score"]))
-            except (KeyError, TypeError, ValueError) as error:
-                raise InvalidArgument(
-                    f"{path}, line {reader.line_num}: not sentence1, sentence2 and a number as score", field="data"
-                ) from error
-            if not math.isfinite(pair.score):
-                raise InvalidArgument(f"{path}, line {reader.line_num}: the score is no finite number", field="data")
-            pairs.append(pair)
-    if len({pair.score for pair in pairs}) < 2:
-        raise InvalidArgument(
-            f"{path} holds {len(pairs)} pairs and no two different scores: there is nothing to correlate with",
-            field="data",
-            reason="EMPTY_SET",
-        )
-    return pairs
+def read_pairs(path: Path, split: str) -> Sequence[ScoredPair]:
+    """Scored pairs of a file, or of the file of a split in a folder. Raises the faults of `read_data`."""
+    read = read_data(path, split, kind=Kind.SCORED_PAIRS, score_range=_ANY_RANGE)
+    assert isinstance(read, ScoredPairs)
+    return read.pairs
 
 
 async def correlate(
-    models: InProcess, path: Path, progress: Progress
+    models: InProcess, name: str, pairs: Sequence[ScoredPair], progress: Progress
 ) -> tuple[SimilarityReport, list[dict[str, object]]]:
     """The report, and a record of each pair."""
-    pairs = read_pairs(path)
-    firsts, seconds = [pair.first for pair in pairs], [pair.second for pair in pairs]
-    task = progress.add_task(f"score {path.name}", total=3)
+    firsts, seconds = [pair.sentence1 for pair in pairs], [pair.sentence2 for pair in pairs]
+    task = progress.add_task(f"score {name}", total=3)
     one = await models.embed(firsts, query=False)
     progress.advance(task)
     other = await models.embed(seconds, query=False)
@@ -84,7 +62,7 @@ async def correlate(
     given = [pair.score for pair in pairs]
     found = {BI_ENCODER: paired_similarities(one, other, models.bi.facts.similarity), CROSS_ENCODER: crossed}
     report = SimilarityReport(
-        name=_name(path),
+        name=name,
         pair_count=len(pairs),
         made=models.description,
         pearson={model: correlation_interval(pearson(scores, given), len(pairs)) for model, scores in found.items()},
@@ -97,8 +75,9 @@ async def correlate(
     return report, records
 
 
-def _name(path: Path) -> str:
-    return f"{path.absolute().parent.name}-{path.stem}"
+def name_of(path: Path, split: str) -> str:
+    """What a report calls the pairs of a file, or of a split of a folder."""
+    return f"{path.absolute().parent.name}-{path.name.split('.', 1)[0]}" if path.is_file() else f"{path.name}-{split}"
 
 
 def paired_similarities(first: np.ndarray, second: np.ndarray, similarity: str) -> Sequence[float]:

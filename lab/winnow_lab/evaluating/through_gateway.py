@@ -20,10 +20,10 @@ from winnow_client import (
 from winnow_gateway.mixing import ScoreMixing
 from winnow_gateway.ordering import Mixing
 from winnow_gateway.planning import MAX_LIMIT
+from winnow_lab.data.beir import JudgedQuery
 from winnow_lab.evaluating.answers import BM25, DENSE, HYBRID, Answer, AnyMixing, Asking, Order, Recommended
 from winnow_lab.evaluating.mapping import in_order
 from winnow_lab.evaluating.sets import JudgedSet
-from winnow_lab.judged_sets import JudgedQuery
 from winnow_rpc.faults import AlreadyExists, FailedPrecondition, Unavailable
 
 _FIRST_STAGES = {

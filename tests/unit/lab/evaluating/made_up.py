@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from winnow_lab.data.beir import JudgedQuery
 from winnow_lab.evaluating.answers import BM25, DENSE, HYBRID, Answer, Order
-from winnow_lab.judged_sets import JudgedQuery
 
 DOCUMENTS = {
     "paris": "the capital of france is paris",

@@ -8,25 +8,23 @@ import numpy as np
 import pytest
 
 from winnow_lab.evaluating.in_process import similarities
-from winnow_lab.evaluating.similarity import ScoredPair, paired_similarities, read_pairs
+from winnow_lab.evaluating.similarity import name_of, paired_similarities, read_pairs
+from winnow_relevance import pearson
 from winnow_rpc.faults import InvalidArgument
 
 
-def test_pairs_are_read_from_csv_and_a_bad_line_is_named(tmp_path: Path) -> None:
-    path = tmp_path / "pairs.csv"
-    path.write_text('sentence1,sentence2,score\n"a, b",c,4.5\nd,e,0\n')
-    assert read_pairs(path) == [ScoredPair("a, b", "c", 4.5), ScoredPair("d", "e", 0.0)]
-    for content, said in (
-        ("sentence1,sentence2,score\na,b,1\nc,d,much\n", "line 3"),
-        ("sentence1,sentence2,score\na,b\n", "line 2"),
-        ("sentence1,sentence2,score\na,b,nan\n", "line 2"),
-        ("first,second,score\na,b,1\n", "line 2"),
-        ("sentence1,sentence2,score\na,b,1\nc,d,1\n", "2 pairs and no two different scores"),
-        ("", "0 pairs"),
-    ):
-        path.write_text(content)
-        with pytest.raises(InvalidArgument, match=said):
-            read_pairs(path)
+def test_pairs_are_read_of_any_range_of_scores_and_a_bad_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "test.csv"
+    path.write_text('sentence1,sentence2,score\n"a, b",c,4.5\nd,e,-1\nf,g,4.5\n')
+    pairs = read_pairs(path, "test")
+    assert [(pair.sentence1, pair.sentence2) for pair in pairs] == [("a, b", "c"), ("d", "e"), ("f", "g")]
+    assert pairs[0].score == pairs[2].score
+    assert pearson([pair.score for pair in pairs], [4.5, -1, 4.5]) == pytest.approx(1)
+    assert read_pairs(tmp_path, "test") == pairs, "a folder has a file for each split"
+    assert name_of(path, "") == name_of(tmp_path, "test") == f"{tmp_path.name}-test"
+    path.write_text("sentence1,sentence2,score\na,b,1\nc,d,much\n")
+    with pytest.raises(InvalidArgument, match=r"test\.csv.*3"):
+        read_pairs(path, "test")
 
 
 @pytest.mark.parametrize("measure", ["cosine", "dot", "euclidean"])

@@ -12,9 +12,9 @@ from winnow_gateway.documents import Document
 from winnow_gateway.mixing import ScoreMixing
 from winnow_gateway.ordering import Fusion, Mixing, StagePlace
 from winnow_gateway.ports import Candidate, RerankerModel
+from winnow_lab.data.beir import JudgedQuery
 from winnow_lab.evaluating.answers import BM25, DENSE, HYBRID, Answer, Asking, Order, Recommended, fuse
 from winnow_lab.evaluating.systems import EXHAUSTIVE, System, systems
-from winnow_lab.judged_sets import JudgedQuery
 
 STAGES = (DENSE, BM25, HYBRID)
 
