@@ -34,7 +34,9 @@ def settings_for(share: float, *, seed: int) -> TrainingSettings:
     )
 
 
-@click.command("shipped-reranker")
+@click.command(
+    "shipped-reranker", epilog="Example: winnow train shipped-reranker data --out runs/reranker --share 0.02"
+)
 @click.argument("data", type=_PATH)
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder for the model.")
 @click.option(
