@@ -38,8 +38,12 @@ class OtlpSink(trace_service_pb2_grpc.TraceServiceServicer):
         self, request: trace_service_pb2.ExportTraceServiceRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> trace_service_pb2.ExportTraceServiceResponse:
         """Counts the spans of one export."""
+        self.count(request)
+        return trace_service_pb2.ExportTraceServiceResponse()
+
+    def count(self, request: trace_service_pb2.ExportTraceServiceRequest) -> None:
+        """Counts its spans."""
         for resource in request.resource_spans:
             attributes = {each.key: each.value.string_value for each in resource.resource.attributes}
             service = attributes.get("service.name", "")
             self.spans.update((service, span.name) for scope in resource.scope_spans for span in scope.spans)
-        return trace_service_pb2.ExportTraceServiceResponse()

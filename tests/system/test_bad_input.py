@@ -80,9 +80,12 @@ def ending(address: str, request: bytes) -> grpc.StatusCode:
         return caught.value.code()
 
 
-def test_a_message_of_100_mb_is_refused(up: Up, collection: str) -> None:
+def test_a_message_of_100_mb_is_refused_and_logged_once(up: Up, collection: str) -> None:
+    before = up.position()
     with searching(up.addresses["gateway"], collection):
         assert ending(up.addresses["gateway"], bytes(100_000_000)) is grpc.StatusCode.RESOURCE_EXHAUSTED
+    up.wait_for("call", after=before, seconds=20, reason="NO_REQUEST")
+    assert len([e for e in up.events("call", after=before) if e.get("reason") == "NO_REQUEST"]) == 1
 
 
 def test_a_malformed_message_is_invalid_and_logged_once(up: Up, collection: str) -> None:

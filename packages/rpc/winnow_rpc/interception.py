@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import grpc
 from google.rpc import status_pb2
@@ -15,13 +15,9 @@ from grpc_status import rpc_status
 
 from winnow_rpc import faults, status, telemetry, tracing
 from winnow_rpc.deferring import soon
+from winnow_rpc.wrapping import Context, Handler, HandlerInterceptor, around
 
 log = telemetry.get_logger("winnow.rpc")
-
-# Asked every few seconds by orchestrators; a line for each would bury everything else.
-_QUIET = ("/grpc.health.v1.Health/", "/grpc.reflection.")
-
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 # By OpenTelemetry's conventions these, and no others, are failures of the server.
 _SERVER_FAILURES = {
@@ -46,47 +42,28 @@ class CallCounter(Protocol):
         ...
 
 
-class FaultInterceptor(grpc.aio.ServerInterceptor):
+class FaultInterceptor(HandlerInterceptor):
     """Gives each call its request id and its span, turns what it raises into a status, logs and counts how it ended.
 
     A `Fault` becomes its status with all details. Anything else becomes INTERNAL that says no more than the request id;
-    the traceback goes to the log. Health checks and reflection are let through as they are.
+    the traceback goes to the log.
     """
 
     def __init__(self, counter: CallCounter | None = None) -> None:
         self._counter = counter
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
-        """Wraps the handler, whichever of the four kinds it is."""
-        handler = await continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or method.startswith(_QUIET):
-            return handler
+    def wrap(self, handler: Handler, details: grpc.HandlerCallDetails) -> Handler:
+        """Watches the call."""
         # Of binary metadata, which is none of ours, only the names.
-        metadata = {k: v for k, v in handler_call_details.invocation_metadata or () if isinstance(v, str)}
-        called = _Called(method.removeprefix("/"), metadata, self._counter)
-        serializers = (handler.request_deserializer, handler.response_serializer)
-        if handler.response_streaming:
-            wrap, make = (
-                (_streaming, grpc.stream_stream_rpc_method_handler)
-                if handler.request_streaming
-                else (_streaming, grpc.unary_stream_rpc_method_handler)
-            )
-        else:
-            wrap, make = (
-                (_single, grpc.stream_unary_rpc_method_handler)
-                if handler.request_streaming
-                else (_single, grpc.unary_unary_rpc_method_handler)
-            )
-        behaviour = handler.stream_stream or handler.unary_stream or handler.stream_unary or handler.unary_unary
-        return make(wrap(behaviour, called), *serializers)
+        metadata = {k: v for k, v in details.invocation_metadata or () if isinstance(v, str)}
+        called = _Called(details.method.removeprefix("/"), metadata, self._counter)
+        # gRPC serves each call in a task of its own, and takes up a call of one message only once that is there.
+        if not handler.request_streaming and (task := asyncio.current_task()):
+            task.add_done_callback(called.over)
+        return around(handler, called.watched)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Called:
     """A call before it is taken up."""
 
@@ -94,43 +71,47 @@ class _Called:
     """"package.Service/Method"."""
     metadata: Mapping[str, str]
     counter: CallCounter | None
+    taken_up: bool = False
+    arrived: float = field(default_factory=time.perf_counter)
 
+    def over(self, _task: asyncio.Task[Any]) -> None:
+        """Logs and counts a call that never was taken up: nothing else says of it that it was there.
 
-def _single(behaviour: Any, called: _Called) -> Any:
-    async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
-        with tracing.serving_span(called.method, called.metadata) as span:
-            watch = _Watch(called, span, context)
+        gRPC ends a call whose message is too large with RESOURCE_EXHAUSTED before Python sees any of it, and does not
+        say that it was that.
+        """
+        if self.taken_up:
+            return
+        telemetry.enter_request(self.metadata.get(telemetry.REQUEST_ID_KEY))
+        elapsed = time.perf_counter() - self.arrived
+        code = grpc.StatusCode.CANCELLED.name
+        log.info(
+            "call",
+            method=f"/{self.method}",
+            code=code,
+            millis=round(elapsed * 1000, 2),
+            reason="NO_REQUEST",
+            message="the request is larger than max_message_bytes, or the caller gave up before it was here",
+        )
+        if self.counter:
+            self.counter.ended(self.method, code, elapsed)
+
+    @contextlib.asynccontextmanager
+    async def watched(self, context: Context) -> AsyncIterator[None]:
+        """Surrounds the call from when it is taken up."""
+        self.taken_up = True
+        with tracing.serving_span(self.method, self.metadata) as span:
+            watch = _Watch(self, span, context)
             try:
                 _refuse_expired(context)
-                response = await behaviour(request, context)
+                yield
             except BaseException as error:
                 await watch.failed(error)
                 raise
             watch.succeeded()
-            return response
-
-    return call
 
 
-def _streaming(behaviour: Any, called: _Called) -> Any:
-    async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
-        with tracing.serving_span(called.method, called.metadata) as span:
-            watch = _Watch(called, span, context)
-            try:
-                _refuse_expired(context)
-                # Closed at once when the caller goes away, not when the garbage collector comes by.
-                async with contextlib.aclosing(behaviour(request, context)) as responses:
-                    async for response in responses:
-                        yield response
-            except BaseException as error:
-                await watch.failed(error)
-                raise
-            watch.succeeded()
-
-    return call
-
-
-def _refuse_expired(context: grpc.aio.ServicerContext[Any, Any]) -> None:
+def _refuse_expired(context: Context) -> None:
     """No work is done for a caller whose time was up before his call got here."""
     left = context.time_remaining()
     if left is not None and left <= 0:
@@ -140,7 +121,7 @@ def _refuse_expired(context: grpc.aio.ServicerContext[Any, Any]) -> None:
 class _Watch:
     """One call, from its arrival to its line in the log."""
 
-    def __init__(self, called: _Called, span: tracing.Span, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+    def __init__(self, called: _Called, span: tracing.Span, context: Context) -> None:
         self._called = called
         self._span = span
         self._context = context
@@ -193,13 +174,13 @@ class _Watch:
         return {"method": f"/{method}", "code": code.name, "millis": round(elapsed * 1000, 2)}
 
 
-def _code_of(context: grpc.aio.ServicerContext[Any, Any]) -> grpc.StatusCode:
+def _code_of(context: Context) -> grpc.StatusCode:
     """What a behaviour that aborted the call itself ended it with; gRPC gives a number or a code."""
     given = context.code()
     return next((code for code in grpc.StatusCode if given in (code, code.value[0])), grpc.StatusCode.UNKNOWN)
 
 
-async def abort(context: grpc.aio.ServicerContext[Any, Any], ending: status_pb2.Status, *, request_id: str) -> None:
+async def abort(context: Context, ending: status_pb2.Status, *, request_id: str) -> None:
     """Ends a call with a google.rpc.Status, keeping the request id in the trailing metadata."""
     rich = rpc_status.to_status(ending)
     trailing = (*rich.trailing_metadata, (telemetry.REQUEST_ID_KEY, request_id))

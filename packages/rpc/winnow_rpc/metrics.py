@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -19,7 +20,11 @@ from prometheus_client.gc_collector import GCCollector
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 
+from winnow_rpc import telemetry
 from winnow_rpc.faults import Fault, PermissionDenied, ResourceExhausted, Unauthenticated, Unavailable
+from winnow_rpc.reloading import Reloaded
+
+log = telemetry.get_logger("winnow.rpc")
 
 T = TypeVar("T")
 
@@ -29,6 +34,7 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 # Reasons are constants of ours, but a backend's pass through the gateway, and it may be of another version.
 _MOST_REASONS = 64
 _SLOWEST_SCRAPE_SECONDS = 5.0
+_SILENCE_SECONDS = 5.0
 # How long closing waits for the thread to look up.
 _POLL_SECONDS = 0.05
 
@@ -109,11 +115,16 @@ def on_loop(read: Callable[[], T]) -> Callable[[], T]:
 class MetricsServer:
     """Serves a registry over HTTP, at /metrics, from a thread of its own."""
 
-    def __init__(self, registry: CollectorRegistry, *, host: str, port: int) -> None:
-        """Binds; port 0 takes a free one. Raises Unavailable if the port cannot be had."""
+    def __init__(
+        self, registry: CollectorRegistry, *, host: str, port: int, tls: Reloaded[ssl.SSLContext] | None = None
+    ) -> None:
+        """Binds; port 0 takes a free one. `tls`: over HTTPS, to whoever it lets in.
+
+        Raises Unavailable if the port cannot be had.
+        """
         try:
             self._server = make_server(
-                host, port, _only_metrics(make_wsgi_app(registry)), _server_class(host), handler_class=_Handler
+                host, port, _only_metrics(make_wsgi_app(registry)), _server_class(host, tls), handler_class=_Handler
             )
         except OSError as error:
             raise Unavailable(
@@ -137,15 +148,29 @@ class MetricsServer:
 
 class _Handler(WSGIRequestHandler):
     # Who says nothing for so long is hung up on.
-    timeout = 5.0
+    timeout = _SILENCE_SECONDS
 
     def log_message(self, format: str, *args: Any) -> None:
         """No line for every scrape."""
 
 
-def _server_class(host: str) -> type[ThreadingWSGIServer]:
+def _server_class(host: str, tls: Reloaded[ssl.SSLContext] | None) -> type[ThreadingWSGIServer]:
     class Server(ThreadingWSGIServer):
         address_family = socket.getaddrinfo(host, None)[0][0]
+
+        def finish_request(self, request: Any, client_address: Any) -> None:
+            """Answers one connection, on a thread of its own: the handshake of one holds up no other."""
+            if tls is None:
+                super().finish_request(request, client_address)
+                return
+            request.settimeout(_SILENCE_SECONDS)
+            try:
+                secured = tls.current().wrap_socket(request, server_side=True)
+            except OSError as error:
+                log.info("metrics: no connection over TLS", peer=client_address[0], error=str(error))
+                return
+            with secured:
+                super().finish_request(secured, client_address)
 
         def handle_error(self, request: Any, client_address: Any) -> None:
             """A scraper that hangs up is nothing to print a traceback for."""

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import grpc
 from google.protobuf.message import DecodeError
 
 from winnow_rpc.faults import InvalidArgument, PermissionDenied
+from winnow_rpc.wrapping import Context, Handler, HandlerInterceptor, reading
 
-Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Metadata: TypeAlias = Sequence[tuple[str, str | bytes]]
-
-_OPEN = ("/grpc.health.v1.Health/", "/grpc.reflection.")
-"""What answers whoever is let in by TLS: it tells nothing of what is stored."""
 
 
 class Authorizer(Protocol):
@@ -30,7 +25,7 @@ class Authorizer(Protocol):
         """With the request, or the first message of a stream. Raises PermissionDenied."""
 
 
-class RequestInterceptor(grpc.aio.ServerInterceptor):
+class RequestInterceptor(HandlerInterceptor):
     """Refuses clients by the name in their certificate, callers by the authorizer, and bytes that are no message.
 
     Requests are parsed here: nothing is made of the bytes of a caller who may not call, and what cannot be parsed is
@@ -41,37 +36,16 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         self._authorizer = authorizer
         self._client_names = frozenset(client_names)
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> Handler | None:
-        """Wraps the handler, whichever of the four kinds it is."""
-        handler = await continuation(handler_call_details)
-        method = handler_call_details.method
-        if handler is None or method.startswith(_OPEN):
-            return handler
+    def wrap(self, handler: Handler, details: grpc.HandlerCallDetails) -> Handler:
+        """Lets the call pass, or not."""
         call = _Call(
-            method,
-            handler_call_details.invocation_metadata or (),
+            details.method,
+            details.invocation_metadata or (),
             handler.request_deserializer,
             self._authorizer,
             self._client_names,
         )
-        serializer = handler.response_serializer
-        if handler.stream_stream:
-            return grpc.stream_stream_rpc_method_handler(
-                call.streaming(handler.stream_stream, call.messages), None, serializer
-            )
-        if handler.stream_unary:
-            return grpc.stream_unary_rpc_method_handler(
-                call.single(handler.stream_unary, call.messages), None, serializer
-            )
-        if handler.unary_stream:
-            return grpc.unary_stream_rpc_method_handler(
-                call.streaming(handler.unary_stream, call.message), None, serializer
-            )
-        return grpc.unary_unary_rpc_method_handler(call.single(handler.unary_unary, call.message), None, serializer)
+        return reading(handler, call.message, call.messages)
 
 
 class _Call:
@@ -91,28 +65,17 @@ class _Call:
         self._authorizer = authorizer
         self._client_names = client_names
 
-    def single(self, behaviour: Any, read: Callable[[Any], Any]) -> Any:
-        async def call(incoming: Any, context: Context) -> Any:
-            self._admit(context)
-            return await behaviour(read(incoming), context)
-
-        return call
-
-    def streaming(self, behaviour: Any, read: Callable[[Any], Any]) -> Any:
-        async def call(incoming: Any, context: Context) -> AsyncIterator[Any]:
-            self._admit(context)
-            async with contextlib.aclosing(behaviour(read(incoming), context)) as responses:
-                async for response in responses:
-                    yield response
-
-        return call
-
-    def message(self, incoming: bytes) -> Any:
+    def message(self, incoming: bytes, context: Context) -> Any:
+        self._admit(context)
         request = self._parse(incoming)
         self._permit(request)
         return request
 
-    async def messages(self, incoming: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    def messages(self, incoming: AsyncIterator[bytes], context: Context) -> AsyncIterator[Any]:
+        self._admit(context)
+        return self._parsed(incoming)
+
+    async def _parsed(self, incoming: AsyncIterator[bytes]) -> AsyncIterator[Any]:
         first = True
         async for each in incoming:
             request = self._parse(each)

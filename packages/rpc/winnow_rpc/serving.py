@@ -22,7 +22,7 @@ from winnow_rpc.limits import server_options
 from winnow_rpc.metrics import MetricsServer, RpcMetrics, new_registry
 from winnow_rpc.requesting import Authorizer, RequestInterceptor
 from winnow_rpc.settings import ServingSettings
-from winnow_rpc.tls import server_credentials
+from winnow_rpc.tls import server_context, server_credentials
 
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
@@ -134,9 +134,10 @@ class RunningServer:
             return
         if self._service.measure:
             self._service.measure(self._registry)
-        self._metrics_server = MetricsServer(self._registry, host=settings.host, port=settings.metrics_port)
+        tls = server_context(settings.tls) if settings.tls else None
+        self._metrics_server = MetricsServer(self._registry, host=settings.host, port=settings.metrics_port, tls=tls)
         self.metrics_address = self._metrics_server.address
-        log.info("metrics", address=self.metrics_address)
+        log.info("metrics", address=self.metrics_address, tls=tls is not None)
 
     async def _keep_probing(self) -> None:
         while True:
@@ -214,8 +215,8 @@ def _openings(settings: ServingSettings, *, authorized: bool) -> list[str]:
         found.append("traffic can be read on the way: no tls_certificate")
     if not authorized and not settings.tls_client_ca:
         found.append("anyone may call: neither API keys nor tls_client_ca")
-    if settings.metrics_port is not None:
-        found.append("anyone may read the metrics: metrics_port is plain HTTP")
+    if settings.metrics_port is not None and not settings.tls_client_ca:
+        found.append("anyone may read the metrics: no tls_client_ca")
     return found
 
 

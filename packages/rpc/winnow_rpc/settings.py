@@ -34,13 +34,15 @@ class ServingSettings(BaseModel):
     max_message_bytes: int = Field(default=32 * 1024 * 1024, ge=64 * 1024, le=1024 * 1024 * 1024)
     """Largest gRPC message taken or sent, in bytes."""
     tls_certificate: OptionalPath = None
-    """PEM file of the certificate to show; with `tls_key`, all connections are TLS. Read anew when it changes."""
+    """PEM file of the certificate to show; with `tls_key`, all connections are TLS, those to the metrics too. Read anew
+    when it changes."""
     tls_key: OptionalPath = None
     """PEM file of the certificate's private key, not encrypted."""
     tls_client_ca: OptionalPath = None
     """PEM file of authorities: clients must show a certificate that one of them signed (mutual TLS)."""
     tls_client_names: tuple[str, ...] = ()
-    """Names, as a JSON list: clients must bear one of them in their certificate, but for the health check."""
+    """Names, as a JSON list: clients must bear one of them in their certificate, but for the health check and the
+    metrics."""
     max_connections: int = Field(default=16_384, ge=0, le=1_000_000)
     """Connections held at once, at most: one more is closed as it comes. An idle one takes about 20 KB, with TLS 50 KB.
     0: no limit but that of open files."""
@@ -66,8 +68,8 @@ class ServingSettings(BaseModel):
     """Offer gRPC server reflection, so that grpcurl and the like can list what is served. Where API keys are on, it is
     off unless this is given."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
-    """Serve metrics for Prometheus at http://<host>:<port>/metrics; 0 takes a free port, which the `metrics` event
-    names. Unset: no metrics."""
+    """Serve metrics for Prometheus at http://<host>:<port>/metrics, at https:// where there is a `tls_certificate`; 0
+    takes a free port, which the `metrics` event names. Unset: no metrics."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """Least severe events to log. At `debug`, every request is logged; at `info`, failed ones."""
     log_format: Literal["auto", "json", "human"] = "auto"

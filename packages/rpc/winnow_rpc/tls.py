@@ -72,6 +72,25 @@ def server_credentials(tls: ServerTls) -> grpc.ServerCredentials:
     )
 
 
+def server_context(tls: ServerTls) -> Reloaded[ssl.SSLContext]:
+    """The same for a server that is not gRPC's: what to wrap a connection with that was just made.
+
+    Raises InvalidArgument, reason BAD_SETTING, if the files will not do at the start.
+    """
+
+    def read() -> ssl.SSLContext:
+        _read_pair(tls.certificate, tls.key)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(tls.certificate, tls.key)
+        if authorities := _read_authorities(tls.client_ca):
+            context.load_verify_locations(cadata=authorities.decode("ascii"))
+            context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    paths = [path for path in (tls.certificate, tls.key, tls.client_ca) if path]
+    return Reloaded(paths, read, what=f"the TLS certificate {tls.certificate} of the metrics")
+
+
 class ClientFiles(NamedTuple):
     """The contents of a client's files, as PEM. Each reading makes another object."""
 

@@ -2,8 +2,9 @@
 
 The one place besides a `__main__` that reads the environment: the variables are OpenTelemetry's own
 (https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/), the same for every program, and its
-SDK reads them itself. OTEL_EXPORTER_OTLP_ENDPOINT turns tracing on; OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME,
-OTEL_RESOURCE_ATTRIBUTES, OTEL_BSP_* and the rest do what they do everywhere.
+SDK reads them itself. OTEL_EXPORTER_OTLP_ENDPOINT turns tracing on; OTEL_EXPORTER_OTLP_PROTOCOL says whether it goes by
+gRPC or by HTTP; OTEL_TRACES_SAMPLER, OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES, OTEL_BSP_* and the rest do what they
+do everywhere.
 
 A collector that is away or slow holds nobody up: spans wait in a queue of bounded size, a thread sends them, and what
 finds no room is dropped.
@@ -29,6 +30,7 @@ log = telemetry.get_logger("winnow.rpc")
 
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+_GRPC, _HTTP = "grpc", "http/protobuf"
 _FLUSH_SECONDS = 2.0
 
 _provider: TracerProvider | None = None
@@ -41,9 +43,10 @@ def endpoint(environment: Mapping[str, str]) -> str:
     exporters = {name.strip() for name in environment.get("OTEL_TRACES_EXPORTER", "otlp").split(",")}
     if not found or off or "otlp" not in exporters:
         return ""
-    if (protocol := _first(environment, _PROTOCOLS) or "grpc") != "grpc":
+    if (protocol := _protocol(environment)) not in (_GRPC, _HTTP):
         raise InvalidArgument(
-            f"{_PROTOCOLS[1]} is {protocol!r}; traces are sent by grpc alone, mostly to port 4317",
+            f"{_PROTOCOLS[1]} is {protocol!r}; traces are sent by {_GRPC}, mostly to port 4317, or by {_HTTP}, mostly "
+            "to port 4318",
             field=_PROTOCOLS[1],
             reason="BAD_SETTING",
         )
@@ -60,7 +63,7 @@ def start(service: str, environment: Mapping[str, str] | None = None) -> bool:
     if not target:
         return False
     try:
-        from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+        exporter = _exporter(_protocol(environment))
         from opentelemetry.sdk.resources import SERVICE_NAME, Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -73,11 +76,11 @@ def start(service: str, environment: Mapping[str, str] | None = None) -> bool:
     provider = TracerProvider(
         resource=Resource.create({} if named else {SERVICE_NAME: service}), shutdown_on_exit=False
     )
-    provider.add_span_processor(BatchSpanProcessor(_reporting(OTLPSpanExporter())))
+    provider.add_span_processor(BatchSpanProcessor(_reporting(exporter())))
     global _provider  # noqa: PLW0603 - as in `tracing.use`
     _provider = provider
     tracing.use(provider)
-    log.info("tracing", endpoint=target)
+    log.info("tracing", endpoint=target, protocol=_protocol(environment))
     return True
 
 
@@ -104,6 +107,21 @@ async def stop_async(seconds: float = _FLUSH_SECONDS) -> None:
 
 def _first(environment: Mapping[str, str], names: Sequence[str]) -> str:
     return next((environment[name] for name in names if environment.get(name)), "")
+
+
+def _protocol(environment: Mapping[str, str]) -> str:
+    return _first(environment, _PROTOCOLS) or _GRPC
+
+
+def _exporter(protocol: str) -> Callable[[], SpanExporter]:
+    """What sends by this protocol. Raises ImportError where its package is not installed."""
+    if protocol == _HTTP:
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+
+        return HttpExporter
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+
+    return GrpcExporter
 
 
 def _reporting(exporter: SpanExporter) -> SpanExporter:

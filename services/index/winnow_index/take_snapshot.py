@@ -6,7 +6,9 @@ Prints the folder of the snapshot.
 
 from __future__ import annotations
 
+import asyncio
 import sys
+from pathlib import Path
 
 import grpc
 from pydantic import Field
@@ -14,13 +16,11 @@ from qdrant_client import grpc as pb
 from qdrant_client.grpc import snapshots_service_pb2_grpc as snapshots_grpc
 
 from winnow_index.settings import IndexSettings
-from winnow_rpc.calling import ChannelSettings, open_channel
+from winnow_rpc.faults import Unavailable
+from winnow_rpc.own_service import open_own_channel, own_address
 from winnow_rpc.serving import run
 from winnow_rpc.settings import command_line, read_settings
 from winnow_rpc.status import fault_from_rpc_error
-from winnow_rpc.tls import ClientTls
-
-_ANY_ADDRESS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - what the index listens on, not this
 
 
 class TakeSnapshotSettings(IndexSettings):
@@ -28,8 +28,6 @@ class TakeSnapshotSettings(IndexSettings):
 
     keep: int = Field(default=0, ge=0)
     """Newest snapshots to keep, the new one included; older ones are deleted. 0 keeps all."""
-    server_name: str = "index"
-    """Name that the index's certificate bears, where it has one. The index is shown its own certificate in turn."""
 
 
 async def _main() -> None:
@@ -39,37 +37,28 @@ async def _main() -> None:
         program="python -m winnow_index.take_snapshot",
         argv=command_line(),
     )
-    folder = settings.snapshots_folder()
+    sys.stdout.write(f"{await asyncio.to_thread(_take, settings)}\n")
+
+
+def _take(settings: TakeSnapshotSettings) -> Path:
+    address = own_address(settings.host, settings.port)
     try:
-        async with open_channel(_channel_settings(settings)) as channel:
+        with open_own_channel(address, certificate=settings.tls_certificate, key=settings.tls_key) as channel:
             stub = snapshots_grpc.SnapshotsStub(channel)  # type: ignore[no-untyped-call]
-            made = (await stub.CreateFull(pb.CreateFullSnapshotRequest())).snapshot_description
+            made: str = stub.CreateFull(pb.CreateFullSnapshotRequest()).snapshot_description.name
             if settings.keep:
-                await _delete_older(stub, settings.keep)
-    except grpc.aio.AioRpcError as error:
+                _delete_older(stub, settings.keep)
+    except grpc.RpcError as error:
         raise fault_from_rpc_error(error) from error
-    sys.stdout.write(f"{folder / made.name}\n")
+    except OSError as error:
+        raise Unavailable(f"the index at {address} does not answer over TLS: {error}", reason="UNAVAILABLE") from error
+    return settings.snapshots_folder() / made
 
 
-async def _delete_older(stub: snapshots_grpc.SnapshotsStub, keep: int) -> None:
-    listed = await stub.ListFull(pb.ListFullSnapshotsRequest())
+def _delete_older(stub: snapshots_grpc.SnapshotsStub, keep: int) -> None:
+    listed = stub.ListFull(pb.ListFullSnapshotsRequest())
     for each in listed.snapshot_descriptions[:-keep]:
-        await stub.DeleteFull(pb.DeleteFullSnapshotRequest(snapshot_name=each.name))
-
-
-def _channel_settings(settings: TakeSnapshotSettings) -> ChannelSettings:
-    own = settings.tls
-    return ChannelSettings(
-        target=f"{_host(settings.host)}:{settings.port}",
-        idempotent={},
-        tls=ClientTls(ca=own.certificate, certificate=own.certificate, key=own.key, server_name=settings.server_name)
-        if own
-        else None,
-    )
-
-
-def _host(host: str) -> str:
-    return _ANY_ADDRESS.get(host, f"[{host}]" if ":" in host else host)
+        stub.DeleteFull(pb.DeleteFullSnapshotRequest(snapshot_name=each.name))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import ssl
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -11,7 +13,9 @@ from typing import Any
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from structlog.testing import capture_logs
 
+from tests.certificates import Authority, Pair
 from tests.contract.observability.conftest import Models, Services, running_services, scrape, serving
 from winnow.embedder.v1 import embedder_pb2, embedder_pb2_grpc
 from winnow_client import Document, SearchMode
@@ -46,6 +50,17 @@ async def test_health_checks_and_unknown_methods_are_no_calls(services: Services
     seen = await services.scraped("embedder")
     # Labels are made of methods that exist: callers cannot make more.
     assert all("EmbedderService" in method for method in seen.labels("winnow_rpc_requests_total", "method"))
+
+
+async def test_a_message_over_the_limit_is_counted_though_no_method_sees_it(services: Services) -> None:
+    size = ServingSettings().max_message_bytes + 1
+    async with grpc.aio.insecure_channel(
+        services.servers["embedder"].address, options=[("grpc.max_send_message_length", -1)]
+    ) as channel:
+        with pytest.raises(grpc.aio.AioRpcError, match="RESOURCE_EXHAUSTED"):
+            await channel.unary_unary("/winnow.embedder.v1.EmbedderService/GetModel")(bytes(size))
+    seen = await services.scraped("embedder")
+    assert seen.value("winnow_rpc_requests_total", code="CANCELLED") == 1
 
 
 async def test_a_search_is_counted_by_mode_stage_and_depth(services: Services) -> None:
@@ -210,3 +225,47 @@ async def test_other_paths_are_not_found_and_ipv6_is_spoken() -> None:
             await asyncio.to_thread(read, "/")
     finally:
         server.close()
+
+
+def _metrics(address: str, context: ssl.SSLContext) -> str:
+    with urllib.request.urlopen(f"https://{address}/metrics", timeout=10, context=context) as answer:
+        return str(answer.read().decode())
+
+
+def _trusting(authority: Authority, shown: Pair | None = None) -> ssl.SSLContext:
+    context = ssl.create_default_context(cafile=authority.file)
+    if shown:
+        context.load_cert_chain(shown.certificate, shown.key)
+    return context
+
+
+async def test_metrics_are_secured_as_calls_are(tmp_path: Path) -> None:
+    authority, stranger = Authority(tmp_path / "ours"), Authority(tmp_path / "theirs")
+    ours, theirs = authority.issue("prometheus"), stranger.issue("prometheus")
+    # Names are for those who call.
+    settings = authority.server(clients=True, tls_client_names=("gateway",), metrics_port=0, drain_seconds=0)
+    async with serving(EMPTY, ServingSettings(**settings)) as server:
+        address = server.metrics_address
+        # All the while there is a client that says nothing.
+        with socket.create_connection(("127.0.0.1", int(address.rpartition(":")[2]))), capture_logs() as written:
+            for shown in (None, theirs):
+                with pytest.raises(OSError, match=r"alert|reset|EOF|closed"):
+                    await asyncio.to_thread(_metrics, address, _trusting(authority, shown))
+            with pytest.raises(OSError, match=r"reset|closed|Remote end"):
+                await scrape(server)
+            assert "winnow_serving 1.0" in await asyncio.to_thread(_metrics, address, _trusting(authority, ours))
+            assert [line["peer"] for line in written] == ["127.0.0.1"] * 3
+
+
+async def test_metrics_show_a_new_certificate_without_a_restart(tmp_path: Path) -> None:
+    authority, stranger = Authority(tmp_path / "ours"), Authority(tmp_path / "theirs")
+    settings = authority.server(metrics_port=0, drain_seconds=0)
+    async with serving(EMPTY, ServingSettings(**settings)) as server:
+        assert "winnow_serving" in await asyncio.to_thread(_metrics, server.metrics_address, _trusting(authority))
+        new = stranger.issue("127.0.0.1")
+        settings["tls_certificate"].write_bytes(new.certificate.read_bytes())
+        settings["tls_key"].write_bytes(new.key.read_bytes())
+        await asyncio.sleep(1.1)
+        assert "winnow_serving" in await asyncio.to_thread(_metrics, server.metrics_address, _trusting(stranger))
+        with pytest.raises(OSError, match="CERTIFICATE_VERIFY_FAILED"):
+            await asyncio.to_thread(_metrics, server.metrics_address, _trusting(authority))

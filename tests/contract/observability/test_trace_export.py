@@ -14,11 +14,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import structlog
 from click.testing import CliRunner
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 from qdrant_client import AsyncQdrantClient
 
 from tests.contract.observability.conftest import Services
@@ -50,6 +52,7 @@ def _logs_as_before() -> Iterator[None]:
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": NOBODY, "OTEL_SDK_DISABLED": "True"}, ""),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": NOBODY, "OTEL_TRACES_EXPORTER": "none"}, ""),
         ({"OTEL_EXPORTER_OTLP_ENDPOINT": NOBODY, "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}, NOBODY),
+        ({"OTEL_EXPORTER_OTLP_ENDPOINT": NOBODY, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}, NOBODY),
     ],
 )
 def test_traces_go_where_the_environment_says(environment: dict[str, str], expected: str) -> None:
@@ -57,8 +60,8 @@ def test_traces_go_where_the_environment_says(environment: dict[str, str], expec
 
 
 def test_another_protocol_is_refused_in_one_sentence() -> None:
-    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": NOBODY, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf"}
-    with pytest.raises(InvalidArgument, match="'http/protobuf'; traces are sent by grpc alone"):
+    environment = {"OTEL_EXPORTER_OTLP_ENDPOINT": NOBODY, "OTEL_EXPORTER_OTLP_PROTOCOL": "http/json"}
+    with pytest.raises(InvalidArgument, match=r"'http/json'; traces are sent by grpc, .* or by http/protobuf"):
         trace_export.endpoint(environment)
 
 
@@ -142,8 +145,54 @@ async def test_a_service_sends_what_it_has_when_it_drains(tmp_path: Path) -> Non
         assert sink.spans == {("winnow-index", "qdrant.Collections/List"): 3}
 
 
-async def test_a_collector_that_is_away_fails_no_call_and_no_shutdown_and_is_told_of_once(tmp_path: Path) -> None:
+@contextmanager
+def http_sink() -> Iterator[tuple[OtlpSink, str]]:
+    """A collector that takes traces over HTTP, and where it is."""
+    sink = OtlpSink()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            sent = self.rfile.read(int(self.headers["content-length"]))
+            right = (self.path, self.headers["content-type"]) == ("/v1/traces", "application/x-protobuf")
+            if right:
+                sink.count(trace_service_pb2.ExportTraceServiceRequest.FromString(sent))
+            self.send_response(200 if right else 404)
+            self.send_header("content-length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.daemon_threads = True
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield sink, f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+async def test_traces_go_over_http_where_that_is_asked_for(tmp_path: Path) -> None:
+    with http_sink() as (sink, endpoint):
+        environment = {
+            "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+            "OTEL_EXPORTER_OTLP_PROTOCOL": "http/protobuf",
+            "OTEL_BSP_SCHEDULE_DELAY": "60000",
+        }
+        with index_process(tmp_path, **environment) as index:
+            await list_collections(index, 3)
+            assert await asyncio.to_thread(index.stop) == 0
+        assert sink.spans == {("winnow-index", "qdrant.Collections/List"): 3}
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http/protobuf"])
+async def test_a_collector_that_is_away_fails_no_call_and_no_shutdown_and_is_told_of_once(
+    tmp_path: Path, protocol: str
+) -> None:
     environment = {
+        "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
         "OTEL_EXPORTER_OTLP_ENDPOINT": NOBODY,
         "OTEL_BSP_SCHEDULE_DELAY": "20",
         "OTEL_EXPORTER_OTLP_TIMEOUT": "1",
