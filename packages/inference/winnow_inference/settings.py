@@ -37,6 +37,12 @@ class InferenceSettings(BaseModel):
     cache_dir: Path | None = None
     """Where to keep converted models, so that the next start takes seconds. Default: `winnow` in the user's cache
     folder."""
+    cache_keep_days: float = Field(default=30.0, ge=0.0, le=36_500.0)
+    """A converted model that no service has used for so many days is removed when one starts; 0: none is for its
+    age."""
+    cache_max_bytes: int = Field(default=16 * 1024**3, ge=0)
+    """Bytes of converted models: beyond it those are removed that were used least recently, and never one that a
+    service uses now; 0: no limit."""
     prepared_dir: Path | None = None
     """A folder of converted models that came with an installation: looked into after `cache_dir`, never written to."""
     threads: int = Field(default=0, ge=0, le=1024)

@@ -17,6 +17,7 @@ from tests.models.tiny import build_bi_encoder, build_cross_encoder
 from winnow_inference import opening
 from winnow_inference.models.loading import load_bi_encoder, load_cross_encoder
 from winnow_inference.models.locating import ModelFolder
+from winnow_inference.models.model_cache import ModelCache
 from winnow_inference.opening import OpenModel
 from winnow_inference.sequences import Matrix
 from winnow_inference.settings import InferenceSettings
@@ -192,6 +193,25 @@ def test_a_torn_cache_is_made_anew(
         "cache entry is damaged and is made anew"
     ] * 2  # the model, and how it runs best
     np.testing.assert_array_equal(embedded(model, TEXTS), expected)
+
+
+def test_a_start_removes_what_is_old_and_never_what_it_runs_on(
+    tiny_bi_encoder: Path, tmp_path: Path, settings: Callable[..., InferenceSettings]
+) -> None:
+    former = tmp_path / "models" / ("f" * 64)
+    ModelCache(tmp_path).make(former.name, lambda place: {"size": (place / "model.bin").write_bytes(b"weights")})
+    os.utime(former, (0, 0))
+    given = settings(tiny_bi_encoder, cache_dir=tmp_path, cache_max_bytes=1)
+    with capture_logs() as logs:
+        model = open_bi_encoder(given, apart=False)
+    assert [entry["key"] for entry in logs if entry["event"] == "cache entry removed"] == [former.name]
+    assert not former.exists()
+    # The model, and how it runs best.
+    assert len(list((tmp_path / "models").iterdir())) == 2
+    assert len(embedded(model, TEXTS)) == len(TEXTS)
+    with capture_logs() as logs:
+        open_bi_encoder(given, apart=False)
+    assert logs == [], "another one found it, and removed nothing"
 
 
 def test_a_cache_that_cannot_be_written_only_costs_time(

@@ -20,6 +20,7 @@ from winnow_inference.engines.openvino_engine import CpuDtype, OpenVinoEngine, P
 from winnow_inference.engines.openvino_planning import computes_bfloat16, make_plan
 from winnow_inference.engines.padding import padded
 from winnow_inference.models import fingerprint
+from winnow_inference.models.cache_retention import Retention
 from winnow_inference.models.facts import FactsT
 from winnow_inference.models.loading import LoadedModel
 from winnow_inference.models.model_cache import CacheEntry, ModelCache, content_key
@@ -71,7 +72,8 @@ class OpenVinoPreparation(Generic[FactsT]):
         self._facts_type = TypeAdapter(facts_type)
         self._kind = facts_type.__name__
         self._why = why
-        self._cache = ModelCache(settings.cache_dir, prepared=settings.prepared_dir)
+        retention = Retention(days=settings.cache_keep_days, size=settings.cache_max_bytes)
+        self._cache = ModelCache(settings.cache_dir, prepared=settings.prepared_dir, retention=retention)
         self._may_build = True
 
     @property
@@ -95,12 +97,15 @@ class OpenVinoPreparation(Generic[FactsT]):
         entry = converted
         if self._settings.dtype == "int8":
             entry = self._quantized(key, converted, facts, tokenizer)
-        plan = self._planned(key, entry, facts, Reference.load(converted.folder / _REFERENCE))
+        planned, plan = self._planned(key, entry, facts, Reference.load(converted.folder / _REFERENCE))
         plan = dataclasses.replace(plan, reason=f"{self._why}; {plan.reason}")
+        # All that a start needs is in use for as long as an engine may be made.
+        used = (converted, entry, planned)
 
         def make_engine() -> OpenVinoEngine:
-            return OpenVinoEngine(entry.folder / _MODEL, plan, padding=facts.padding, width=facts.width)
+            return OpenVinoEngine(used[1].folder / _MODEL, plan, padding=facts.padding, width=facts.width)
 
+        self._cache.remove_old()
         return facts, tokenizer, make_engine
 
     def _made_by(self, **more: Any) -> Mapping[str, Any]:
@@ -163,7 +168,7 @@ class OpenVinoPreparation(Generic[FactsT]):
 
         return self._cache.find(key) or self._make(key, build, "quantising the model to int8")
 
-    def _planned(self, key: str, entry: CacheEntry, facts: FactsT, reference: Reference) -> Plan:
+    def _planned(self, key: str, entry: CacheEntry, facts: FactsT, reference: Reference) -> tuple[CacheEntry, Plan]:
         settings = self._settings
         cores = settings.threads or machine.usable_cores()
         key = _derived(
@@ -205,7 +210,7 @@ class OpenVinoPreparation(Generic[FactsT]):
                 reason="INT8_PARITY",
                 metadata={"measure": close.measure, "least": f"{close.least:.6f}", "mean": f"{close.mean:.6f}"},
             )
-        return plan
+        return found, plan
 
 
 def _derived(key: str, more: Mapping[str, Any]) -> str:
