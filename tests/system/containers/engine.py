@@ -64,6 +64,12 @@ def health(container: str) -> str:
     return str(inspected(container)["State"]["Health"]["Status"])
 
 
+def events(container: str, name: str) -> list[dict[str, Any]]:
+    """The events of this name in a service's log, in their order."""
+    lines = [json.loads(line) for line in docker("logs", container).splitlines() if line.startswith("{")]
+    return [event for event in lines if event["event"] == name]
+
+
 def merged(*files: str, **settings: str) -> dict[str, Any]:
     """The configuration that Compose reads from these files of the root, with nothing set but `settings`."""
     found = subprocess.run(

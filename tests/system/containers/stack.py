@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -36,7 +37,7 @@ class Stack:
         self._tag = tag
         self._index = index
         self._network = Network()
-        self._volumes: list[str] = []
+        self._volumes: dict[str, str] = {}
         self._over = contextlib.ExitStack()
         self._containers: dict[str, DockerContainer] = {}
 
@@ -80,10 +81,37 @@ class Stack:
             # A port that the engine chooses, on loopback.
             made.ports["50050/tcp"] = ("127.0.0.1", None)
         if service == "index":
-            volume = docker("volume", "create")
-            self._volumes.append(volume)
-            made.with_volume_mapping(volume, "/var/lib/winnow", "rw")
+            made.with_volume_mapping(self._volume(service), "/var/lib/winnow", "rw")
+        if service == "embedder":
+            # What is made of a model once is found by all embedders after.
+            made.with_volume_mapping(self._volume(service), "/var/cache/winnow", "rw")
         return made
+
+    def add(
+        self,
+        service: str,
+        alias: str,
+        *,
+        environment: Mapping[str, str] | None = None,
+        volumes: Mapping[str, str] | None = None,
+        port: int | None = None,
+    ) -> str:
+        """Starts one more container of a service, and waits until it is healthy; its id.
+
+        `alias`: its name on the network, which others may have too. `environment`: beside or in the place of what it
+        has. `volumes`: folder of this machine → where it is mounted, to be read. `port`: where a gateway is published.
+        """
+        made = self.container(service).with_envs(**environment or {})
+        for folder, place in (volumes or {}).items():
+            made.with_volume_mapping(folder, place, "ro")
+        if port:
+            made.ports["50050/tcp"] = ("127.0.0.1", port)
+        made.with_network(self._network).with_network_aliases(alias)
+        made.start()
+        started: str = made.get_wrapped_container().id
+        self._over.callback(docker, "rm", "--force", "--volumes", started, check=False)
+        _wait(started)
+        return started
 
     def id(self, service: str) -> str:
         """The container's id."""
@@ -92,13 +120,29 @@ class Stack:
 
     def wait(self, service: str) -> None:
         """Waits until the image's own health check passes."""
-        wait_until(lambda: health(self.id(service)) == "healthy", seconds=HEALTHY_SECONDS)
+        _wait(self.id(service))
 
     def start_again(self, service: str) -> None:
         """Starts a container that has ended, and waits until it is healthy."""
         docker("start", self.id(service))
         self.wait(service)
 
+    def _volume(self, service: str) -> str:
+        """The volume that a service's containers share."""
+        if service not in self._volumes:
+            self._volumes[service] = docker("volume", "create")
+        return self._volumes[service]
+
     def _remove_volumes(self) -> None:
-        for volume in self._volumes:
+        for volume in self._volumes.values():
             docker("volume", "rm", "--force", volume, check=False)
+
+
+def retire(container: str) -> None:
+    """Ends a container as an upgrade does, and removes it."""
+    docker("stop", "--time", "25", container)
+    docker("rm", "--volumes", container)
+
+
+def _wait(container: str) -> None:
+    wait_until(lambda: health(container) == "healthy", seconds=HEALTHY_SECONDS)

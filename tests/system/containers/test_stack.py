@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 
+import grpc
 import pytest
 
-from tests.system.containers.engine import SERVICES, docker, inspected, why_no_engine
+from tests.system.containers.engine import SERVICES, docker, events, inspected, why_no_engine
+from tests.system.containers.searching import QUERY, RERANKED, filled_collection, search, searching, served
 from tests.system.containers.stack import Stack
 from tests.system.running import wait_until
+from tests.system.test_bad_input import GREETING, HEADERS, connect, ending
 from tests.system.test_hybrid import (
     client,
     test_a_collection_of_vectors_alone_refuses_words_and_says_why,
     test_hybrid_finds_what_words_find_and_what_vectors_find,
     test_words_are_taken_in_the_collections_language,
 )
-from winnow_client import Client, ClientConfig, DegradationKind, Document, IngestOutcome, SearchMode, SearchResult
+from winnow_client import Client, ClientConfig, DegradationKind, SearchMode, SearchResult
 from winnow_rpc.faults import Fault
 
 __all__ = [
@@ -29,13 +32,6 @@ __all__ = [
 pytestmark = [pytest.mark.docker, pytest.mark.skipif(why_no_engine() != "", reason=why_no_engine())]
 
 RECOVERY_SECONDS = 60.0
-SUBJECTS = {
-    "falcon": "The falcon dives on other birds in the air and strikes them with its talons.",
-    "glacier": "A glacier is a river of ice that grinds its valley as it creeps downhill.",
-    "sourdough": "Sourdough bread rises by the wild yeast that lives in a paste of flour and water.",
-    "lighthouse": "The keeper of the lighthouse trimmed the lamp so that ships kept off the rocks.",
-}
-QUERY = "How does bread rise without bought yeast?"
 
 
 @pytest.fixture
@@ -47,13 +43,8 @@ def winnow(stack_address: str) -> Iterator[Client]:
 @pytest.fixture
 def collection(winnow: Client) -> Iterator[str]:
     """A collection of 40 documents, 4 of which are about something."""
-    name = f"c-{uuid.uuid4().hex[:8]}"
-    winnow.create_collection(name)
-    documents = [Document(id=subject, text=text) for subject, text in SUBJECTS.items()]
-    documents += [Document(id=f"ledger-{n}", text=f"Entry {n} of the ledger: {n * 7} crowns paid.") for n in range(36)]
-    assert [acknowledged.outcome for acknowledged in winnow.ingest(name, documents)] == [IngestOutcome.INDEXED] * 40
-    yield name
-    winnow.delete_collection(name)
+    with filled_collection(winnow, 40) as name:
+        yield name
 
 
 @pytest.mark.parametrize("mode", [SearchMode.RETRIEVE, SearchMode.TWO_STAGE, SearchMode.EXHAUSTIVE, SearchMode.AUTO])
@@ -69,17 +60,43 @@ def test_words_alone_find_what_has_them(winnow: Client, collection: str) -> None
     assert [hit.document.id for hit in found.hits] == ["sourdough"]
 
 
-def test_a_killed_reranker_leaves_the_order_of_retrieval_and_comes_back(
+@pytest.mark.parametrize(
+    ("service", "degraded"),
+    [("reranker", DegradationKind.RERANK_SKIPPED), ("embedder", DegradationKind.EMBEDDER_UNAVAILABLE)],
+)
+def test_kill_9_of_a_service_amid_searches_degrades_them_and_fails_none(
+    stack: Stack, winnow: Client, collection: str, service: str, degraded: DegradationKind
+) -> None:
+    with searching(winnow, collection) as seen:
+        seen.more()
+        docker("kill", "--signal", "KILL", stack.id(service))
+        assert inspected(stack.id(service))["State"]["ExitCode"] == 137
+        seen.more()
+        wait_until(lambda: seen.failed or degraded in seen.degradations(), seconds=RECOVERY_SECONDS)
+        stack.start_again(service)
+        wait_until(lambda: seen.failed or _whole(seen.found[-1]), seconds=RECOVERY_SECONDS)
+    assert seen.degradations() <= {degraded, DegradationKind.RERANK_PARTIAL, DegradationKind.RERANK_SKIPPED}
+
+
+def test_what_no_client_should_send_is_refused_and_disturbs_nobody(
     stack: Stack, winnow: Client, collection: str
 ) -> None:
-    docker("kill", "--signal", "KILL", stack.id("reranker"))
-    assert inspected(stack.id("reranker"))["State"]["ExitCode"] == 137
-    found = _search(winnow, collection)
-    assert found.hits[0].document.id == "sourdough"
-    assert found.reranked_count == 0
-    assert DegradationKind.RERANK_SKIPPED in {degradation.kind for degradation in found.degradations}
-    stack.start_again("reranker")
-    wait_until(lambda: _search(winnow, collection).reranked_count == 20, seconds=RECOVERY_SECONDS)
+    gateway, address = stack.id("gateway"), stack.address
+    began = inspected(gateway)["State"]["StartedAt"]
+    with ExitStack() as sockets, searching(winnow, collection) as seen:
+        # Some say nothing, some stop in the greeting, some in the headers of a call.
+        for at in range(300):
+            sockets.enter_context(connect(address)).sendall((b"", GREETING[:10], GREETING + HEADERS)[at % 3])
+        sockets.enter_context(connect(address)).sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        sockets.enter_context(connect(address)).sendall(bytes(range(256)) * 64)
+        assert ending(address, bytes(100_000_000)) is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert ending(address, b"\xff\xff\xff\xff") is grpc.StatusCode.INVALID_ARGUMENT
+        seen.more()
+    assert seen.degradations() == set()
+    state = inspected(gateway)["State"]
+    assert (state["StartedAt"], state["Running"], state["OOMKilled"]) == (began, True, False)
+    reasons = [event["reason"] for event in events(gateway, "call") if event["level"] == "info" and "reason" in event]
+    assert [reasons.count(reason) for reason in ("NO_REQUEST", "MALFORMED")] == [1, 1]
 
 
 def test_a_frozen_reranker_costs_a_search_no_more_than_its_budget(
@@ -92,18 +109,18 @@ def test_a_frozen_reranker_costs_a_search_no_more_than_its_budget(
         assert found.degradations
     finally:
         docker("unpause", stack.id("reranker"))
-    wait_until(lambda: _search(winnow, collection).reranked_count == 20, seconds=RECOVERY_SECONDS)
+    wait_until(lambda: search(winnow, collection).reranked_count == RERANKED, seconds=RECOVERY_SECONDS)
 
 
 def test_what_was_acknowledged_outlives_kill_9_of_the_index(stack: Stack, winnow: Client, collection: str) -> None:
-    before = _search(winnow, collection)
+    before = search(winnow, collection)
     docker("kill", "--signal", "KILL", stack.id("index"))
     with pytest.raises(Fault):
         winnow.search(collection, QUERY, timeout=3)
     stack.start_again("index")
-    wait_until(lambda: _served(winnow, collection), seconds=RECOVERY_SECONDS)
+    wait_until(lambda: served(winnow, collection), seconds=RECOVERY_SECONDS)
     assert winnow.get_collection(collection).document_count == 40
-    assert [hit.document.id for hit in _search(winnow, collection).hits] == [hit.document.id for hit in before.hits]
+    assert [hit.document.id for hit in search(winnow, collection).hits] == [hit.document.id for hit in before.hits]
 
 
 def test_every_container_is_confined(stack: Stack) -> None:
@@ -127,12 +144,5 @@ def test_sigterm_ends_every_container_with_status_0_within_its_drain(stack: Stac
         stack.start_again(service)
 
 
-def _search(winnow: Client, collection: str) -> SearchResult:
-    return winnow.search(collection, QUERY, limit=3, depth=20, mode=SearchMode.TWO_STAGE)
-
-
-def _served(winnow: Client, collection: str) -> bool:
-    try:
-        return len(_search(winnow, collection).hits) == 3
-    except Fault:
-        return False
+def _whole(result: SearchResult) -> bool:
+    return result.degradations == () and result.reranked_count == RERANKED
