@@ -42,6 +42,8 @@ _PARTS = ("*.json", "*.txt", "*.model", "*.safetensors", "*/*.json", "*/*.txt", 
 _APART = frozenset({"winnow.json"})
 _ENTRY = re.compile(r"[0-9a-z]{64}")
 _PLACE = re.compile(r"\.[0-9a-z]{64}\.\d+\.\d+")
+# A folder is hardly ever another one by the time that its lock is there; one that always is bears no lock.
+_MOST_CHANGES = 100
 # No build takes so long; what is older was left by one that was killed.
 _LONGEST_BUILD_SECONDS = 86_400.0
 
@@ -214,7 +216,7 @@ def _lock(folder: Path, *, alone: bool = False) -> int | None:
 
     Waits for who has it alone, which takes a moment. Raises FileNotFoundError if there is no such folder.
     """
-    while True:
+    for _ in range(_MOST_CHANGES):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
@@ -226,6 +228,7 @@ def _lock(folder: Path, *, alone: bool = False) -> int | None:
                 return descriptor
         # Another one lies there by now, or none.
         os.close(descriptor)
+    return None
 
 
 def _unlock(lock: int | None) -> None:
