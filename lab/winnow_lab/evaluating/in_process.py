@@ -24,9 +24,9 @@ from winnow_inference.scheduling.queueing import Priority
 from winnow_inference.settings import InferenceSettings
 from winnow_lab.data.beir import JudgedQuery
 from winnow_lab.evaluating.answers import BM25, DENSE, HYBRID, Answer, AnyMixing, Asking, Order, Recommended, fuse
-from winnow_lab.evaluating.lexical import Bm25Index
 from winnow_lab.evaluating.mapping import in_order
 from winnow_lab.evaluating.sets import JudgedSet
+from winnow_lab.lexical import Bm25Index
 from winnow_reranker.assembly import default_model
 from winnow_rpc.faults import InvalidArgument
 

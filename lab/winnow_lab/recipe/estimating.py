@@ -22,7 +22,7 @@ def seconds_here(start: Path, groups: Sequence[Group], settings: TrainingSetting
     """Seconds of the whole training on this machine, from two parts of a step that are really computed."""
     model = load_start(Architecture.CROSS_ENCODER, start)
     set_dropout(model, settings.dropout)
-    model.max_seq_length = settings.max_tokens
+    model.max_seq_length = min(settings.max_tokens, model.max_seq_length or settings.max_tokens)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model.to(device).train()
     part = groups[: settings.per_process(1)]

@@ -7,13 +7,13 @@ retrieval will hand it. Pure but for the time that it takes: vectors and texts c
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-import bm25s
 import numpy as np
-import Stemmer
 from numpy.typing import NDArray
+
+from winnow_lab.lexical import AVERAGE_WORDS, Bm25Index
 
 Matrix = NDArray[np.float32]
 Ranks = NDArray[np.int64]
@@ -51,27 +51,15 @@ def dense_neighbours(queries: Matrix, passages: Matrix, *, depth: int) -> tuple[
     return ranks, scores
 
 
-def lexical_neighbours(
-    queries: Sequence[str], passages: Sequence[str], *, depth: int, progress: Callable[[int], None] | None = None
-) -> Ranks:
-    """Positions [queries, depth] of the best passages by BM25 (Lucene's form, English stems), best first.
-
-    `progress` is told how many queries are done after each block.
-    """
+def lexical_neighbours(queries: Sequence[str], passages: Sequence[str], *, depth: int) -> Ranks:
+    """Positions [queries, depth] of the best passages by the index's BM25, in English, best first; ties by position."""
     depth = min(depth, len(passages))
-    stemmer = Stemmer.Stemmer("english")
-    index = bm25s.BM25(method="lucene", k1=1.2, b=0.75)
-    index.index(
-        bm25s.tokenize(list(passages), stopwords="en", stemmer=stemmer, show_progress=False), show_progress=False
-    )
+    index = Bm25Index(passages, language="english", average_words=AVERAGE_WORDS)
     ranks = np.empty((len(queries), depth), dtype=np.int64)
-    for start in range(0, len(queries), _BLOCK):
-        block = list(queries[start : start + _BLOCK])
-        words = bm25s.tokenize(block, stopwords="en", stemmer=stemmer, show_progress=False, return_ids=False)
-        found, _ = index.retrieve(words, k=depth, show_progress=False)
-        ranks[start : start + len(block)] = found
-        if progress:
-            progress(start + len(block))
+    for at, query in enumerate(queries):
+        scores = index.scores(query)
+        best = np.argpartition(-scores, depth - 1)[:depth]
+        ranks[at] = best[np.lexsort((best, -scores[best]))]
     return ranks
 
 

@@ -7,7 +7,7 @@ import logging
 import warnings
 from collections.abc import Iterator
 
-_LOUD = ("sentence_transformers", "transformers", "accelerate", "datasets", "torch.distributed", "bm25s")
+_LOUD = ("sentence_transformers", "transformers", "accelerate", "datasets", "torch.distributed")
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from winnow_lab.evaluating.lexical import Bm25Index
+from winnow_lab.lexical import Bm25Index
 from winnow_rpc.faults import InvalidArgument
 
 TEXTS = ["foxes and hounds", "a fox", "the dog", "fox fox fox fox"]

@@ -1,0 +1,110 @@
+"""`winnow train shipped-reranker`, end to end over little text and tiny models."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from tests.models.tiny import WORDS, build_bi_encoder, build_cross_encoder
+from winnow_client.cli.main import main
+from winnow_inference.models.locating import ModelFolder
+from winnow_lab.recipe.command import settings_for
+from winnow_lab.recipe.preparing import MINING, Folders, gather, make_groups
+from winnow_lab.training import jobs
+from winnow_lab.training.mining import Matrix
+
+
+def sentence(draw: random.Random, words: int) -> str:
+    return " ".join(draw.choice(WORDS) for _ in range(words)).capitalize() + "."
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """The three sets that the recipe trains on, with a few texts each."""
+    draw = random.Random(0)
+    for name, prefix in (("squad", "train-"), ("travel-dup", "p")):
+        folder = tmp_path / "data" / name
+        (folder / "qrels").mkdir(parents=True)
+        ids = [f"{prefix}{at}" for at in range(12)]
+        texts = [" ".join(sentence(draw, 8) for _ in range(3)) for _ in ids]
+        records = [{"_id": id_, "title": "A title", "text": text} for id_, text in zip(ids, texts, strict=True)]
+        if name == "squad":
+            records.append({"_id": "test-1", "title": "", "text": "Of another split."})
+        (folder / "corpus.jsonl").write_text("\n".join(map(json.dumps, records)))
+        queries = [{"_id": f"q{at}", "text": text[:40]} for at, text in enumerate(texts)]
+        (folder / "queries.jsonl").write_text("\n".join(map(json.dumps, queries)))
+        lines = [f"q{at}\t{id_}\t1" for at, id_ in enumerate(ids)]
+        (folder / "qrels" / "train.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *lines]))
+    stsb = tmp_path / "data" / "stsb"
+    stsb.mkdir()
+    rows = [f'"{sentence(draw, 6)}","{sentence(draw, 6)}",{4.5 if at % 2 else 1.0}' for at in range(12)]
+    (stsb / "train.csv").write_text("\n".join(["sentence1,sentence2,score", *rows]))
+    return tmp_path / "data"
+
+
+@pytest.fixture(autouse=True)
+def few_functions(monkeypatch: pytest.MonkeyPatch) -> None:
+    from winnow_lab.recipe import sources
+
+    whole = sources.functions
+    monkeypatch.setattr(sources, "functions", lambda: whole(("winnow_relevance",)))
+
+
+def test_groups_have_one_answer_first_and_negatives_of_their_own_source(data: Path) -> None:
+    def embed(texts: object, are_queries: bool) -> Matrix:
+        vectors = np.random.default_rng(are_queries).normal(size=(len(list(texts)), 8)).astype(np.float32)  # type: ignore[call-overload]
+        return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
+
+    found = gather(Folders(data=data), share=1.0, draw=random.Random(0))
+    assert {source.name for source in found} == {
+        "squad",
+        "travel-dup, split train",
+        "paraphrases",
+        "sentences",
+        "functions",
+    }
+    squad = next(source for source in found if source.name == "squad")
+    assert "test-1" not in squad.judged.documents
+    groups = make_groups(found, embed, seed=0, say=lambda _: None)
+    assert len(groups) == sum(len(source.judged.queries) for source in found)
+    for group in groups:
+        assert group.labels[0] == 1
+        assert set(group.labels[1:]) == {0}
+        assert len(set(group.documents)) == len(group.documents) <= MINING.count + 1
+        assert group.query not in group.documents
+    titled = [group for group in groups if any(text.startswith("A title\n") for text in group.documents)]
+    assert 12 < len(titled) < 24, "of squad's, half have lost it; all of the titles of the other set are there"
+
+
+def test_the_share_is_of_the_steps_too() -> None:
+    assert settings_for(1.0, seed=1).max_steps == 700
+    assert settings_for(0.1, seed=1).max_steps == 70
+    assert settings_for(0.0001, seed=1).max_steps == 2
+
+
+def test_the_command_makes_a_model_says_how_long_it_takes_and_is_done_when_asked_again(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bi, cross = build_bi_encoder(tmp_path / "bi"), build_cross_encoder(tmp_path / "cross")
+    monkeypatch.setattr(jobs, "default_bi_encoder", lambda: ModelFolder(id="bi", path=bi))
+    out = tmp_path / "out"
+    given = ["train", "shipped-reranker", str(data), "--out", str(out), "--from", str(cross), "--share", "0.003"]
+    result = CliRunner().invoke(main, [*given, "--queries", "0", "--json"])
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout)
+    assert said["steps"] == 2
+    assert "minutes on this machine; on one GPU about" in result.stderr
+    assert (out / "model.safetensors").is_file()
+    (kept,) = (out / "training").glob("groups-*.jsonl.gz")
+    with gzip.open(kept, "rt") as file:
+        assert len(file.readlines()) == said["examples"]
+    again = CliRunner().invoke(main, [*given, "--queries", "0", "--json"])
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.stdout)["steps"] == 2
+    assert "minutes" not in again.stderr
