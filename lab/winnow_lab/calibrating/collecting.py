@@ -114,11 +114,7 @@ async def collect(
 
 
 def _sample(split: SetSplit, count: int) -> list[JudgedQuery]:
-    judged = [
-        query
-        for query in read_queries(split.folder, split.split)
-        if any(grade > 0 for grade in query.judgements.values())
-    ]
+    judged = [query for query in read_queries(split.folder, split.split) if query.answered]
     if not judged:
         raise InvalidArgument(f"{split.name} has no query with a judgement above 0", reason="NO_JUDGEMENTS")
     # Drawn one after another, so that a larger sample holds the smaller one, and its cache goes on being used.

@@ -26,6 +26,11 @@ class JudgedQuery:
     text: str
     judgements: dict[str, float]
 
+    @property
+    def answered(self) -> bool:
+        """Whether a document answers it: one with a grade above 0."""
+        return any(grade > 0 for grade in self.judgements.values())
+
 
 @dataclass(frozen=True, slots=True)
 class Judgement:

@@ -21,12 +21,12 @@ def as_judged_set(data: Triplets | Groups | JudgedSet) -> JudgedSet:
         id_ = ids.setdefault(text, str(len(ids)))
         judged = grades.setdefault(query, {})
         judged[id_] = max(grade, judged.get(id_, 0.0))
-    queries = [
-        JudgedQuery(f"q{at}", query, judged)
-        for at, (query, judged) in enumerate(grades.items())
-        if any(grade > 0 for grade in judged.values())
-    ]
-    return JudgedSet(source=data.source, documents={id_: text for text, id_ in ids.items()}, queries=queries)
+    queries = [JudgedQuery(f"q{at}", query, judged) for at, (query, judged) in enumerate(grades.items())]
+    return JudgedSet(
+        source=data.source,
+        documents={id_: text for text, id_ in ids.items()},
+        queries=[query for query in queries if query.answered],
+    )
 
 
 def _judgements(data: Triplets | Groups) -> Iterator[tuple[str, str, float]]:

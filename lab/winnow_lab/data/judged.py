@@ -37,11 +37,8 @@ def read_judged_set(folder: Path, split: str, *, skip_missing: bool = False) -> 
         raise InvalidArgument(
             f"{place}: names {what}{others}. Correct the set, or leave such lines out with --skip-missing."
         )
-    queries = [
-        JudgedQuery(id_, texts[id_], grades)
-        for id_, grades in sorted(answers.items())
-        if any(grade > 0 for grade in grades.values())
-    ]
+    judged = [JudgedQuery(id_, texts[id_], grades) for id_, grades in sorted(answers.items())]
+    queries = [query for query in judged if query.answered]
     if not queries:
         raise InvalidArgument(
             f"{folder}: the split {split!r} is empty: no query of it has a document that answers it (score above 0)"

@@ -74,7 +74,7 @@ def count_judged(folder: Path, split: str) -> int:
     """Queries of a split with a relevant document; 0 where there is no such split."""
     if split not in splits_of(folder):
         return 0
-    return sum(any(grade > 0 for grade in query.judgements.values()) for query in read_queries(folder, split))
+    return sum(query.answered for query in read_queries(folder, split))
 
 
 def _of_documents(
@@ -96,7 +96,7 @@ def _of_documents(
         replace(query, judgements={id_: grade for id_, grade in query.judgements.items() if id_ in known})
         for query in queries
     ]
-    left = [query for query in kept if any(grade > 0 for grade in query.judgements.values())]
+    left = [query for query in kept if query.answered]
     notes = [f"judgements of {len(missing):,} documents that are not taken ({named}) are left out"]
     if lost := len(kept) - len(left):
         notes.append(f"{lost:,} queries have no document that answers them and are left out")
