@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -94,10 +95,8 @@ def shipped_reranker(
 
 
 def _train(folders: Folders, start: Path, settings: TrainingSettings, out: Path, share: float, overwrite: bool) -> Any:
-    import random
-
     from winnow_lab.data.examples import Group
-    from winnow_lab.recipe.estimating import seconds_here, seconds_on_gpu
+    from winnow_lab.recipe.estimating import estimate
     from winnow_lab.recipe.preparing import gather, make_groups
     from winnow_lab.training.encoding import embedder
     from winnow_lab.training.jobs import locate_model
@@ -118,7 +117,7 @@ def _train(folders: Folders, start: Path, settings: TrainingSettings, out: Path,
     rows = made_once(folder.training / f"{sources}.jsonl.gz", make)
     groups = [Group(query, tuple(documents), tuple(labels)) for query, documents, labels in rows]
     if not folder.finished() or overwrite:
-        here, there = (reckon(start, groups, settings) for reckon in (seconds_here, seconds_on_gpu))
+        here, there = estimate(start, groups, settings)
         say(
             f"{settings.steps(len(groups)):,} steps of {settings.batch_size} of {len(groups):,} groups: about "
             f"{here / 60:,.0f} minutes on this machine; on one GPU about {there / 60:,.1f}, reckoned and not measured"

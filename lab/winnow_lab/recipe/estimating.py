@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,9 +19,16 @@ GPU_FLOPS = 60e12
 Reckoned, not measured."""
 
 
-def seconds_here(start: Path, groups: Sequence[Group], settings: TrainingSettings) -> float:
-    """Seconds of the whole training on this machine, from two parts of a step that are really computed."""
+def estimate(start: Path, groups: Sequence[Group], settings: TrainingSettings) -> tuple[float, float]:
+    """Seconds of the whole training, on this machine and on one GPU."""
     model = load_start(Architecture.CROSS_ENCODER, start)
+    # Reckoned first: computing a step moves the model to its device.
+    on_gpu = _seconds_on_gpu(model, groups, settings)
+    return _seconds_here(model, groups, settings), on_gpu
+
+
+def _seconds_here(model: Any, groups: Sequence[Group], settings: TrainingSettings) -> float:
+    """From two parts of a step that are really computed."""
     set_dropout(model, settings.dropout)
     model.max_seq_length = min(settings.max_tokens, model.max_seq_length or settings.max_tokens)
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -40,10 +48,9 @@ def seconds_here(start: Path, groups: Sequence[Group], settings: TrainingSetting
     return taken * settings.accumulate * settings.steps(len(groups))
 
 
-def seconds_on_gpu(start: Path, groups: Sequence[Group], settings: TrainingSettings) -> float:
-    """The same on one GPU, reckoned: 6 floating-point operations for each parameter of the layers and each token
-    (Kaplan et al. 2020, arXiv:2001.08361), attention itself left out."""
-    model = load_start(Architecture.CROSS_ENCODER, start)
+def _seconds_on_gpu(model: Any, groups: Sequence[Group], settings: TrainingSettings) -> float:
+    """Reckoned: 6 floating-point operations for each parameter of the layers and each token (Kaplan et al. 2020,
+    arXiv:2001.08361), attention itself left out."""
     named = model.named_parameters()
     parameters = sum(each.numel() for name, each in named if "embeddings" not in name)
     sample = groups[:: max(1, len(groups) // 50)]
