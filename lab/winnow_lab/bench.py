@@ -10,7 +10,10 @@ COMMANDS = {
     "path": ("winnow_lab.bench_path:path", "Measure the whole path: start, ingest and search."),
     "index": ("winnow_lab.bench_index:index", "Measure the index alone: ingest, building, recall and latency."),
     "search": ("winnow_lab.bench_search:search", "Measure searches under budgets: time kept and ranking quality."),
-    "operating": ("winnow_lab.bench_operating:operating", "Measure what running it observed costs: search and memory."),
+    "operating": (
+        "winnow_lab.bench_operating.command:operating",
+        "Measure what running it observed costs a search.",
+    ),
     "containers": ("winnow_lab.bench_containers:containers", "Measure the images: cold start, memory, replicas."),
     "training": ("winnow_lab.bench_training.command:training", "Measure training beside the plain script."),
     "inference": ("winnow_lab.bench_inference.command:inference", "Measure the inference engine beside other engines."),

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from tests.system.running import START_SECONDS, WINNOW, winnow
 from winnow_client import Document, Hit, RetrievalKind, SearchMode, SearchResult, SearchTiming, StageResult
-from winnow_client.cli.demo import both_stages
+from winnow_client.cli.demo_screen import both_stages
 
 pytestmark = pytest.mark.timeout(2.5 * START_SECONDS)
 

@@ -8,7 +8,9 @@ import time
 
 from rich.console import Console
 
-from winnow_lab.bench_operating import PLAIN, SERVICES, VARIANTS, compared, nanoseconds, processor_seconds, show
+from winnow_lab.bench_operating.command import show
+from winnow_lab.bench_operating.costs import compared, nanoseconds, processor_seconds
+from winnow_lab.bench_operating.variants import PLAIN, SERVICES, VARIANTS
 from winnow_rpc import tracing
 
 

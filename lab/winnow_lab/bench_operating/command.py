@@ -8,11 +8,9 @@ variant costs is the ratio of its p50 to the plain stack's in the same run.
 from __future__ import annotations
 
 import asyncio
-import os
 import time
-import timeit
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,99 +18,25 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import click
-from opentelemetry.sdk.trace import TracerProvider
 from rich.console import Console
 from rich.progress import Progress
 
-from winnow_client import AsyncClient, ClientConfig, ClientTls, Document, SearchMode
+from winnow_client import AsyncClient, Document, SearchMode
 from winnow_client.cli.output import table
-from winnow_client.cli.processes_stack import EMBEDDER, GATEWAY, INDEX, RERANKER, Stack, StackConfig
+from winnow_client.cli.processes_stack import EMBEDDER, RERANKER, Stack, StackConfig
 from winnow_client.cli.stdlib_corpus import stdlib_documents
 from winnow_client.cli.supervision_log import Entry
 from winnow_lab import bench_report
-from winnow_lab.bench_figures import percentiles, range_of, turns
-from winnow_lab.bench_inference.soak import resident_mib
-from winnow_lab.certificates import Authority
+from winnow_lab.bench_figures import turns
+from winnow_lab.bench_operating.costs import compared, memory_mib, nanoseconds, processor_seconds
+from winnow_lab.bench_operating.variants import PLAIN, SERVICES, VARIANTS, Surroundings
 from winnow_lab.otlp_sink import OtlpSink
-from winnow_rpc import tracing
-from winnow_rpc.metrics import RpcMetrics, new_registry
 
-SERVICES = (EMBEDDER, RERANKER, INDEX, GATEWAY)
 MODES = (SearchMode.RETRIEVE, SearchMode.TWO_STAGE)
 COLLECTION = "bench"
-PLAIN = "plain"
 
 # Three times as often as deploy/observability/prometheus.yml does.
 _SCRAPE_SECONDS = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a variant may point its stack to."""
-
-    collector: str
-    """Endpoint of a collector for traces."""
-    folder: Path
-    """A folder of its own, for files that it needs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Variant:
-    """A way to run the stack."""
-
-    summary: str
-    environment: Callable[[Surroundings], Mapping[str, str]]
-    """Environment variables of the services."""
-    config: Callable[[Surroundings], ClientConfig] = lambda surroundings: ClientConfig(timeout_seconds=600)
-    """How a client reaches the gateway; its address is filled in."""
-
-
-def _metrics(_: Surroundings) -> Mapping[str, str]:
-    return {f"WINNOW_{service.upper()}_METRICS_PORT": "0" for service in SERVICES}
-
-
-def _tracing(surroundings: Surroundings) -> Mapping[str, str]:
-    # Sent every half second instead of every five, so that a block of searches pays for its own.
-    return {"OTEL_EXPORTER_OTLP_ENDPOINT": surroundings.collector, "OTEL_BSP_SCHEDULE_DELAY": "500"}
-
-
-def _tls(surroundings: Surroundings) -> Mapping[str, str]:
-    """Mutual TLS on every hop: each service shows a certificate of its own and asks for one."""
-    authority = Authority(surroundings.folder / "certificates")
-    issued = {service: authority.issue(service, "127.0.0.1") for service in SERVICES}
-    environment: dict[str, str] = {}
-    for service, pair in issued.items():
-        own = f"WINNOW_{service.upper()}_TLS"
-        environment |= {f"{own}_CERTIFICATE": str(pair.certificate), f"{own}_KEY": str(pair.key)}
-        environment[f"{own}_CLIENT_CA"] = str(authority.file)
-    for towards in ("BACKEND", "INDEX"):
-        calls, pair = f"WINNOW_GATEWAY_{towards}_TLS", issued[GATEWAY]
-        environment |= {f"{calls}_CERTIFICATE": str(pair.certificate), f"{calls}_KEY": str(pair.key)}
-        environment[f"{calls}_CA"] = str(authority.file)
-    return environment
-
-
-def _over_tls(surroundings: Surroundings) -> ClientConfig:
-    """Shows the gateway's own certificate, which the same authority has signed."""
-    folder = surroundings.folder / "certificates"
-    tls = ClientTls(ca=folder / "ca.pem", certificate=folder / f"{GATEWAY}.pem", key=folder / f"{GATEWAY}.key")
-    return ClientConfig(timeout_seconds=600, tls=tls)
-
-
-_A_TENTH = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0.1"}
-
-VARIANTS: Mapping[str, Variant] = {
-    PLAIN: Variant("neither traced nor counted", lambda surroundings: {}),
-    "metrics": Variant("metrics on, each service asked for them every five seconds", _metrics),
-    "tracing": Variant("every search traced and sent to a collector", _tracing),
-    "sampled": Variant(
-        "metrics on, one search in ten traced",
-        lambda surroundings: {**_metrics(surroundings), **_tracing(surroundings), **_A_TENTH},
-    ),
-    "tls": Variant("mutual TLS between all services and from the client", _tls, _over_tls),
-    "telemetry": Variant("both", lambda surroundings: {**_metrics(surroundings), **_tracing(surroundings)}),
-}
-"""Name → how to run the stack. Another way to run it is another entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,69 +187,6 @@ def _figures(runner: Runner, plain: Runner) -> dict[str, Any]:
             for mode in MODES
         },
     }
-
-
-def compared(rounds: Sequence[Sequence[float]], plain: Sequence[Sequence[float]] | None) -> dict[str, Any]:
-    """Latency over all rounds; against another stack's, the ratio of p50, and the range of its rounds' ratios."""
-    latency = percentiles([each for block in rounds for each in block])
-    figures: dict[str, Any] = {"searches": sum(map(len, rounds)), "latency": latency}
-    if plain is not None:
-        base = percentiles([each for block in plain for each in block])
-        ratios = [
-            percentiles(mine)["p50"] / percentiles(other)["p50"] for mine, other in zip(rounds, plain, strict=True)
-        ]
-        spread = range_of(ratios)
-        figures["p50_ratio"] = round(latency["p50"] / base["p50"], 4)
-        figures["p50_ratio_by_round"] = {
-            "median": round(spread.median, 4),
-            "low": round(spread.low, 4),
-            "high": round(spread.high, 4),
-        }
-    return figures
-
-
-def memory_mib(pids: Mapping[str, int]) -> dict[str, float]:
-    """MiB that each process holds now, by service; empty where the system does not tell."""
-    found = {}
-    for service, pid in pids.items():
-        if (mib := resident_mib(pid)) is not None:
-            found[service] = round(mib, 1)
-    return found
-
-
-def processor_seconds(pids: Mapping[str, int]) -> float:
-    """Seconds that these processes have computed so far, together; 0 where the system does not tell. Unlike the time
-    that a search takes, it hardly grows when others want the machine too."""
-    total = 0.0
-    for pid in pids.values():
-        try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except OSError:
-            continue
-        total += (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return total
-
-
-def nanoseconds(repeats: int = 20_000) -> dict[str, float]:
-    """What one span and one count take: a span while nobody traces, one that is recorded, a call counted."""
-
-    def a_span() -> None:
-        with tracing.span("stage") as span:
-            span.set(candidates=100)
-
-    def timed(call: Callable[[], None]) -> float:
-        return round(min(timeit.repeat(call, number=repeats, repeat=5)) / repeats * 1e9, 1)
-
-    metrics = RpcMetrics(new_registry())
-    tracing.use(None)
-    figures = {"span_off": timed(a_span)}
-    tracing.use(TracerProvider(shutdown_on_exit=False))
-    try:
-        figures["span_recorded"] = timed(a_span)
-    finally:
-        tracing.use(None)
-    figures["call_counted"] = timed(lambda: metrics.ended("winnow.search.v1.SearchService/Search", "OK", 0.01))
-    return figures
 
 
 def _spread(documents: Sequence[Document], count: int) -> list[Document]:
