@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from winnow_client.cli.output import console, emit, say
-from winnow_lab.training.settings import Architecture, Loss, TrainingSettings
+from winnow_lab.training.settings import Architecture, Loss, TrainingSettings, WeightFormat
 
 if TYPE_CHECKING:
     from winnow_lab.recipe.preparing import Folders
@@ -76,8 +76,8 @@ def shipped_reranker(
     """Train the cross-encoder that ships with Winnow.
 
     DATA holds squad/, travel-dup/, cranfield/ and npl/ in the BEIR layout and stsb/ with its splits. Finds hard
-    negatives, says how long the training will take, trains, and learns mixing and calibration. The same command goes on
-    where it was stopped.
+    negatives, says how long the training will take, trains, stores the weights in float16, and learns mixing and
+    calibration. The same command goes on where it was stopped.
     """
     from winnow_lab.recipe.preparing import Folders
     from winnow_lab.training.jobs import locate_model
@@ -97,7 +97,7 @@ def shipped_reranker(
 def _train(folders: Folders, start: Path, settings: TrainingSettings, out: Path, share: float, overwrite: bool) -> Any:
     from winnow_lab.data.examples import Group
     from winnow_lab.recipe.estimating import estimate
-    from winnow_lab.recipe.preparing import gather, make_groups
+    from winnow_lab.recipe.preparing import gather, groups_file, make_groups
     from winnow_lab.training.encoding import embedder
     from winnow_lab.training.jobs import locate_model
     from winnow_lab.training.made_once import made_once
@@ -107,14 +107,15 @@ def _train(folders: Folders, start: Path, settings: TrainingSettings, out: Path,
     folder = RunFolder(out)
     folder.check()
 
+    miner = locate_model(Architecture.BI_ENCODER, "")
+
     def make() -> Any:
         found = gather(folders, share=share, draw=random.Random(settings.seed))
-        embed = embedder(locate_model(Architecture.BI_ENCODER, ""), bf16=settings.bf16)
+        embed = embedder(miner, bf16=settings.bf16)
         for group in make_groups(found, embed, seed=settings.seed, say=say):
             yield [group.query, group.documents, group.labels]
 
-    sources = "-".join(["groups", f"{share:g}", f"{settings.seed}", *_also(folders)])
-    rows = made_once(folder.training / f"{sources}.jsonl.gz", make)
+    rows = made_once(folder.training / groups_file(folders, miner, share=share, seed=settings.seed), make)
     groups = [Group(query, tuple(documents), tuple(labels)) for query, documents, labels in rows]
     if not folder.finished() or overwrite:
         here, there = estimate(start, groups, settings)
@@ -122,11 +123,16 @@ def _train(folders: Folders, start: Path, settings: TrainingSettings, out: Path,
             f"{settings.steps(len(groups)):,} steps of {settings.batch_size} of {len(groups):,} groups: about "
             f"{here / 60:,.0f} minutes on this machine; on one GPU about {there / 60:,.1f}, reckoned and not measured"
         )
-    return train_cross_encoder(start, groups, settings, [], out, source="the recipe's sources", overwrite=overwrite)
-
-
-def _also(folders: Folders) -> list[str]:
-    return [name for name, path in (("packages", folders.packages), ("medical", folders.medical)) if path]
+    return train_cross_encoder(
+        start,
+        groups,
+        settings,
+        [],
+        out,
+        source="the recipe's sources",
+        overwrite=overwrite,
+        weights=WeightFormat.FLOAT16,
+    )
 
 
 def _calibrate(context: click.Context, data: Path, out: Path, queries: int) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from winnow_inference.models.weights import sha256_of
 from winnow_lab.data.converting import groups_of
 from winnow_lab.data.examples import Group, JudgedSet, ScoredPairs
 from winnow_lab.data.parsing import ScoreRange
@@ -15,11 +18,13 @@ from winnow_lab.recipe import sources
 from winnow_lab.recipe.sources import Source
 from winnow_lab.training.mining import MiningSettings
 from winnow_lab.training.negatives import Embed, find_negatives
-from winnow_rpc.faults import InvalidArgument
+from winnow_lab.training.starting import weights_hash
+from winnow_rpc.faults import InvalidArgument, NotFound
 
 MINING = MiningSettings(count=5)
 """Five negatives a query: what a group costs is its passages."""
 
+_DATA: tuple[str, ...] = (".jsonl", ".jsonl.gz", ".csv", ".csv.gz", ".tsv", ".tsv.gz", ".parquet")
 # All passages of an article share its title, and texts of others have none: half the time it is left out.
 _SQUAD_UNTITLED = 0.5
 
@@ -34,6 +39,34 @@ class Folders:
     """Debian's `Translation-en`, xz or plain."""
     medical: Path | None = None
     """A copy of github.com/abachaa/MedQuAD."""
+
+    def files(self) -> Iterator[tuple[str, Path]]:
+        """What is read, and what like it lies beside, each with a name that is the same wherever the folders are.
+
+        Raises NotFound for a folder without any.
+        """
+        places = [(name, self.data / name, _DATA) for name in ("squad", "travel-dup", "stsb")]
+        if self.medical:
+            places.append(("medical", self.medical, (".xml",)))
+        for name, folder, suffixes in places:
+            found = sorted(path for path in folder.rglob("*") if path.name.endswith(suffixes))
+            if not found:
+                raise NotFound(f"{folder}, which the recipe learns from, has no files {', '.join(suffixes)}")
+            yield from ((f"{name}/{path.relative_to(folder).as_posix()}", path) for path in found)
+        if self.packages:
+            yield "packages", self.packages
+
+
+def groups_file(folders: Folders, miner: Path, *, share: float, seed: int) -> str:
+    """What the file of the groups is called: by what they are made from, the texts by their content.
+
+    Only installed packages, whose functions are learned from too, do not count: a training goes on after an upgrade.
+    """
+    digest = hashlib.sha256(json.dumps([asdict(MINING), weights_hash(miner)]).encode())
+    for name, path in folders.files():
+        digest.update(f"{name} {sha256_of(path)}\n".encode())
+    also = [name for name, path in (("packages", folders.packages), ("medical", folders.medical)) if path]
+    return "-".join(["groups", f"{share:g}", f"{seed}", *also, digest.hexdigest()[:12]]) + ".jsonl.gz"
 
 
 def gather(folders: Folders, *, share: float, draw: random.Random) -> list[Source]:

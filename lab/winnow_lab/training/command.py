@@ -13,7 +13,7 @@ from winnow_lab.data.examples import Kind, count_of, kind_of
 from winnow_lab.data.parsing import ScoreRange
 from winnow_lab.recipe.command import shipped_reranker
 from winnow_lab.training.distributed import is_first
-from winnow_lab.training.settings import LOSSES, Architecture, Loss, TrainingSettings, choose_loss
+from winnow_lab.training.settings import LOSSES, Architecture, Loss, TrainingSettings, WeightFormat, choose_loss
 from winnow_rpc.faults import InvalidArgument
 
 FunctionT = TypeVar("FunctionT", bound=Callable[..., Any])
@@ -107,6 +107,14 @@ def _options(architecture: Architecture) -> Callable[[FunctionT], FunctionT]:
             "--dev-queries", type=at_least_one, default=200, show_default=True, help="Queries to evaluate with."
         ),
         click.option("--dev-documents", type=at_least_one, default=5000, show_default=True, help=_DEV_DOCUMENTS),
+        click.option(
+            "--store",
+            "weights",
+            type=click.Choice([each.value for each in WeightFormat]),
+            default=WeightFormat.FLOAT32.value,
+            show_default=True,
+            help="Number format of the weights in --out; float16 takes half the space.",
+        ),
         click.option("--overwrite", is_flag=True, help="Begin anew, whatever an earlier training left in --out."),
         click.option("--json", "machine_readable", is_flag=True, help="Write the result to standard output as JSON."),
     ]
@@ -241,6 +249,7 @@ def _job(architecture: Architecture, given: dict[str, Any]) -> Any:
         start=start,
         settings=settings,
         limit=given["limit"] or 0,
+        weights=WeightFormat(given["weights"]),
         kind=given["kind"] and Kind(given["kind"]),
         mining=MiningSettings(
             count=given["negatives"],

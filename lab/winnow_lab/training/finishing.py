@@ -11,7 +11,8 @@ from typing import Any
 from winnow_lab.training.curve import draw_curve
 from winnow_lab.training.history import History, Point
 from winnow_lab.training.run_folder import RunFolder, write_json
-from winnow_lab.training.settings import Architecture, TrainingSettings
+from winnow_lab.training.settings import Architecture, TrainingSettings, WeightFormat
+from winnow_lab.training.storing import write_model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,10 +41,11 @@ def keep(
     architecture: Architecture,
     settings: TrainingSettings,
     source: str,
+    weights: WeightFormat,
 ) -> None:
     """Writes everything; the history last, for it says that the run is finished."""
     made = folder.training / "model"
-    model.save_pretrained(str(made), create_model_card=False)
+    write_model(model, made, weights)
     (made / "README.md").write_text(card(trained, architecture=architecture, settings=settings, source=source))
     draw_curve(trained.history, folder.curve, title=trained.out.name)
     folder.place_model(made)

@@ -42,7 +42,7 @@ from winnow_lab.training.mining import MiningSettings
 from winnow_lab.training.negatives import find_negatives
 from winnow_lab.training.run_folder import RunFolder
 from winnow_lab.training.running import train_bi_encoder, train_cross_encoder
-from winnow_lab.training.settings import Architecture, Loss, TrainingSettings
+from winnow_lab.training.settings import Architecture, Loss, TrainingSettings, WeightFormat
 from winnow_lab.training.starting import weights_hash
 from winnow_reranker.assembly import default_model as default_cross_encoder
 from winnow_rpc.faults import InvalidArgument
@@ -76,6 +76,7 @@ class Job:
     """Folder of a cross-encoder whose scores become the labels."""
     sampling: Sampling = field(default_factory=Sampling)
     overwrite: bool = False
+    weights: WeightFormat = WeightFormat.FLOAT32
 
 
 def locate_model(architecture: Architecture, name: str) -> Path:
@@ -116,7 +117,7 @@ def run(job: Job, data: Data, dev: Data | None, *, say: Callable[[str], None]) -
     folder = RunFolder(job.out)
     folder.check()
     source = f"{data.source} ({kind_of(data)}, {count_of(data):,})"
-    common: dict[str, Any] = {"source": source, "overwrite": job.overwrite}
+    common: dict[str, Any] = {"source": source, "overwrite": job.overwrite, "weights": job.weights}
     if job.architecture is Architecture.BI_ENCODER:
         pairs_or_triplets = _for_bi_encoder(job, data, folder, say)
         evaluators = [] if dev is None else bi_encoder_evaluators(sampled(dev, job.sampling))

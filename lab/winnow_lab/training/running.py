@@ -26,8 +26,9 @@ from winnow_lab.training.history import read_log
 from winnow_lab.training.progress import Progress
 from winnow_lab.training.quiet import quiet_libraries
 from winnow_lab.training.run_folder import RunFolder, step_of
-from winnow_lab.training.settings import Architecture, TrainingSettings
+from winnow_lab.training.settings import Architecture, TrainingSettings, WeightFormat
 from winnow_lab.training.starting import load_start, set_dropout, weights_hash
+from winnow_lab.training.storing import store_as
 from winnow_rpc.faults import InvalidArgument
 
 
@@ -40,14 +41,17 @@ def train_bi_encoder(
     *,
     source: str = "",
     overwrite: bool = False,
+    weights: WeightFormat = WeightFormat.FLOAT32,
 ) -> Trained:
     """Trains a SentenceTransformer that starts from a model folder; `out` is then such a folder.
 
     `evaluators` are sentence-transformers'; without any, nothing is measured and the last model is kept. What an
     earlier call with the same arguments left in `out` goes on; another training's is refused unless `overwrite`.
-    `source` says in the card where the examples are from. Raises a Fault in one sentence for whatever goes wrong.
+    `source` says in the card where the examples are from. `weights` is what the model is stored in and no part of the
+    run: asked again for float16, a finished one is only stored anew. Raises a Fault in one sentence for whatever goes
+    wrong.
     """
-    return _train(Architecture.BI_ENCODER, start, examples, settings, evaluators, out, source, overwrite)
+    return _train(Architecture.BI_ENCODER, start, examples, settings, evaluators, out, source, overwrite, weights)
 
 
 def train_cross_encoder(
@@ -59,12 +63,13 @@ def train_cross_encoder(
     *,
     source: str = "",
     overwrite: bool = False,
+    weights: WeightFormat = WeightFormat.FLOAT32,
 ) -> Trained:
     """Trains a CrossEncoder with one output; as `train_bi_encoder` else.
 
     `start` may be a cross-encoder, a bi-encoder or a bare encoder; the latter two get a new head.
     """
-    return _train(Architecture.CROSS_ENCODER, start, examples, settings, evaluators, out, source, overwrite)
+    return _train(Architecture.CROSS_ENCODER, start, examples, settings, evaluators, out, source, overwrite, weights)
 
 
 def _train(
@@ -76,6 +81,7 @@ def _train(
     out: Path,
     source: str,
     overwrite: bool,
+    weights: WeightFormat,
 ) -> Trained:
     columns = columns_for(settings.loss, examples, sharpness=settings.sharpness)
     count = len(next(iter(columns.values())))
@@ -92,6 +98,9 @@ def _train(
         # The process group is there now: nobody looks before the first process has made the folder its own.
         args.distributed_state.wait_for_everyone()
         if folder.finished():
+            if is_first():
+                store_as(folder, architecture, weights)
+            args.distributed_state.wait_for_everyone()
             return read_trained(folder)
         set_seed(settings.seed)
         model = load_start(architecture, start)
@@ -117,7 +126,7 @@ def _train(
             pairs_per_second=(steps - before) * settings.batch_size * _pairs(columns) / count / seconds,
         )
         if is_first():
-            keep(folder, model, trained, architecture=architecture, settings=settings, source=source)
+            keep(folder, model, trained, architecture=architecture, settings=settings, source=source, weights=weights)
         args.distributed_state.wait_for_everyone()
     return trained
 

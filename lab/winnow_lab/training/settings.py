@@ -16,6 +16,15 @@ class Architecture(StrEnum):
     CROSS_ENCODER = "cross-encoder"
 
 
+class WeightFormat(StrEnum):
+    """Number format in which weights are stored. It says nothing of what a training or a service computes in."""
+
+    FLOAT32 = "float32"
+    """As they were trained."""
+    FLOAT16 = "float16"
+    """Rounded to half the bytes."""
+
+
 class Loss(StrEnum):
     """A loss function of sentence-transformers, by the name that the command line gives it."""
 

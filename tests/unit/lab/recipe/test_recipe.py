@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,11 @@ from tests.models.tiny import WORDS, build_bi_encoder, build_cross_encoder
 from winnow_client.cli.main import main
 from winnow_inference.models.locating import ModelFolder
 from winnow_lab.recipe.command import settings_for
-from winnow_lab.recipe.preparing import MINING, Folders, gather, make_groups
+from winnow_lab.recipe.preparing import MINING, Folders, gather, groups_file, make_groups
 from winnow_lab.training import jobs
 from winnow_lab.training.mining import Matrix
+from winnow_lab.training.settings import WeightFormat
+from winnow_lab.training.storing import stored_format
 
 
 def sentence(draw: random.Random, words: int) -> str:
@@ -100,7 +103,7 @@ def test_the_command_makes_a_model_says_how_long_it_takes_and_is_done_when_asked
     said = json.loads(result.stdout)
     assert said["steps"] == 2
     assert "minutes on this machine; on one GPU about" in result.stderr
-    assert (out / "model.safetensors").is_file()
+    assert stored_format(out) is WeightFormat.FLOAT16
     (kept,) = (out / "training").glob("groups-*.jsonl.gz")
     with gzip.open(kept, "rt") as file:
         assert len(file.readlines()) == said["examples"]
@@ -108,3 +111,39 @@ def test_the_command_makes_a_model_says_how_long_it_takes_and_is_done_when_asked
     assert again.exit_code == 0, again.output
     assert json.loads(again.stdout)["steps"] == 2
     assert "minutes" not in again.stderr
+    with (data / "squad" / "corpus.jsonl").open("a") as file:
+        file.write("\n" + json.dumps({"_id": "train-99", "title": "", "text": "One more passage."}))
+    other = CliRunner().invoke(main, [*given, "--queries", "0", "--json"])
+    assert other.exit_code == 1, "the groups of other texts are other groups"
+    assert "differs in examples" in " ".join(other.stderr.split())
+
+
+def test_groups_are_named_by_the_texts_that_they_are_made_from_wherever_these_lie(data: Path, tmp_path: Path) -> None:
+    miner = build_bi_encoder(tmp_path / "bi")
+    packages = tmp_path / "Translation-en"
+    packages.write_text("Package: tea")
+
+    def name(folder: Path = data, *, seed: int = 1, with_packages: bool = False) -> str:
+        folders = Folders(data=folder, packages=packages if with_packages else None)
+        return groups_file(folders, miner, share=0.02, seed=seed)
+
+    first, with_some = name(), name(with_packages=True)
+    assert re.fullmatch(r"groups-0\.02-1-[0-9a-f]{12}\.jsonl\.gz", first)
+    assert with_some.startswith("groups-0.02-1-packages-")
+    assert len({first, with_some, name(seed=2)}) == 3
+    (data / "README.md").write_text("No text of the recipe's.")
+    assert name() == first
+    assert name(data.rename(tmp_path / "moved")) == first
+    packages.write_text("Package: coffee")
+    with (tmp_path / "moved" / "stsb" / "train.csv").open("a") as file:
+        file.write("\nA cup.,A mug.,4.5")
+    assert name(tmp_path / "moved") != first
+    assert name(tmp_path / "moved", with_packages=True) != with_some
+
+
+def test_a_folder_that_the_recipe_lacks_is_named(data: Path, tmp_path: Path) -> None:
+    given = ["train", "shipped-reranker", str(data), "--out", str(tmp_path / "out"), "--medical", str(tmp_path / "no")]
+    (tmp_path / "no").mkdir()
+    result = CliRunner().invoke(main, given)
+    assert result.exit_code == 1
+    assert f"{tmp_path / 'no'}, which the recipe learns from, has no files .xml" in " ".join(result.stderr.split())
