@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
+import signal
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.system.running import Up, winnow
-from tests.unit.lab.evaluating.made_up import QUERIES, write_set
+from tests.system.running import WINNOW, Up, wait_until, winnow
+from tests.unit.lab.evaluating.made_up import DOCUMENTS, QUERIES, write_set
 from winnow_client import AsyncClient
 
 OPTIONS = ("--depths", "2,5", "--exhaustive", "--json")
@@ -73,6 +76,35 @@ def test_advice_is_made_of_searches_that_were_timed(up: Up, tmp_path: Path) -> N
     assert (kept / "front.png").read_bytes().startswith(b"\x89PNG")
     assert said["recommended"]["option"] in (kept / "report.html").read_text()
     removed = winnow("collections", "delete", "made-up", "--yes", "--gateway", up.addresses["gateway"], cwd=tmp_path)
+    assert removed.returncode == 0, removed.stderr
+
+
+def test_an_evaluation_that_is_interrupted_goes_on(up: Up, tmp_path: Path) -> None:
+    queries = {f"q{at:03}": f"{word} number {at}" for at, word in enumerate(sorted(DOCUMENTS) * 15)}
+    write_set(tmp_path / "many", queries=queries, qrels={id_: {text.split()[0]: 1} for id_, text in queries.items()})
+    given = ["evaluate", "many", "--gateway", up.addresses["gateway"], "--depths", "5", "--json"]
+    process = subprocess.Popen([WINNOW, *given], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    unfinished = tmp_path / ".winnow" / "evaluate" / "unfinished"
+    try:
+        wait_until(lambda: sum(path.read_bytes().count(b"\n") for path in unfinished.glob("*")) > 10, seconds=240)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=60)[1]
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130, said
+    told = re.search(r"(\d+) answers are kept: the same command goes on from there", said)
+    assert told, said
+    resumed = winnow(*given, cwd=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert f"{told[1]} of 120 queries were answered before the interruption and are not asked again" in resumed.stderr
+    assert list(unfinished.iterdir()) == [], "it is kept for good elsewhere"
+    whole = winnow(*given, "--overwrite", cwd=tmp_path)
+    for row, expected in zip(json.loads(resumed.stdout)["rows"], json.loads(whole.stdout)["rows"], strict=True):
+        assert row["system"] == expected["system"]
+        for name, estimate in row["measures"].items():
+            assert estimate["mean"] == pytest.approx(expected["measures"][name]["mean"], abs=1e-3), row["system"]
+    removed = winnow("collections", "delete", "many", "--yes", "--gateway", up.addresses["gateway"], cwd=tmp_path)
     assert removed.returncode == 0, removed.stderr
 
 

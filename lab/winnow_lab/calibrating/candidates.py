@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from winnow_gateway.ordering import StagePlace
+from winnow_lab.line_file import LineFile, whole_lines
 from winnow_rpc.faults import FailedPrecondition, InvalidArgument
 
 
@@ -61,47 +62,39 @@ def fold_of(query_id: str, folds: int) -> int:
 
 
 class CandidateFile:
-    """A file that is added to, query by query; what is added is there after a kill, but for the line that it tore."""
+    """A file that is added to, query by query: first what all have in common, then a line for each."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lines = LineFile(path)
         self._source: Source | None = None
 
     def __enter__(self) -> Self:
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        whole = self._path.read_bytes() if self._path.exists() else b""
-        whole = whole[: whole.rfind(b"\n") + 1]
-        self._file = self._path.open("r+b" if whole else "wb")
-        self._file.truncate(len(whole))
-        self._file.seek(len(whole))
-        if whole:
+        if whole_lines(self._path):
             self._source = read_candidates(self._path)[0]
+        self._lines.__enter__()
         return self
 
     def __exit__(self, *raised: object) -> None:
-        self._file.close()
+        self._lines.__exit__(*raised)
 
     def add(self, source: Source, query: JudgedCandidates) -> None:
         """Adds a query. Raises FailedPrecondition if the file is of another source."""
         if self._source is None:
             self._source = source
-            self._write(asdict(source))
+            self._lines.add(asdict(source))
         if self._source != source:
             raise FailedPrecondition(
                 f"{self._path} was collected with other models than now; delete it to collect anew",
                 reason="CACHE_MISMATCH",
             )
-        self._write(asdict(query))
-
-    def _write(self, record: Mapping[str, Any]) -> None:
-        self._file.write(json.dumps(record).encode() + b"\n")
-        self._file.flush()
+        self._lines.add(asdict(query))
 
 
 def read_candidates(path: Path) -> tuple[Source, list[JudgedCandidates]]:
     """What is in such a file, but for a line that a kill tore. Raises InvalidArgument that names a line that is no such
     thing."""
-    lines = path.read_bytes().split(b"\n")[:-1]
+    lines = whole_lines(path)
     found: list[JudgedCandidates] = []
     number = 0
     try:

@@ -38,6 +38,7 @@ from winnow_lab.calibrating.candidates import (
     read_candidates,
 )
 from winnow_lab.data.beir import JudgedQuery, read_documents, read_queries
+from winnow_lab.line_file import whole_lines
 from winnow_rpc.calling import ChannelSettings, open_channel
 from winnow_rpc.faults import AlreadyExists, FailedPrecondition, Fault, InvalidArgument, NotFound
 
@@ -137,7 +138,7 @@ def cache_path(split: SetSplit, collecting: Collecting) -> Path:
 
 def _cached_ids(path: Path) -> set[str]:
     # A kill in the first moment leaves no whole line.
-    if not path.exists() or b"\n" not in path.read_bytes():
+    if not whole_lines(path):
         return set()
     return {query.query_id for query in read_candidates(path)[1]}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from winnow_gateway.mixing import ScoreMixing
@@ -24,7 +24,7 @@ class Recommended:
     mixings: Mapping[str, AnyMixing] = field(default_factory=dict)
     """First stage → what mixes it with the reranker's order; without one the reranker orders alone."""
     activation: str = "identity"
-    """Name of the function that makes the reranker's scores, by which they are mixed."""
+    """Name of the function that makes the reranker's scores, by which they are mixed; empty: not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +75,12 @@ class Asking:
         """The documents that the reranker scores, each once."""
         depths = [first_stages[stage].ids[: self.rerank_depth] for stage in self.rerank_over]
         return list(dict.fromkeys(id_ for ids in depths for id_ in ids))
+
+
+def activation_told(answers: Iterable[Answer]) -> str:
+    """What makes the reranker's scores where nobody says it: all of them between 0 and 1 are a sigmoid's."""
+    every = (score for answer in answers for score in answer.rerank_scores.values())
+    return "sigmoid" if all(0 <= score <= 1 for score in every) else "identity"
 
 
 def fuse(fusion: Fusion, dense: Order, lexical: Order) -> Order:

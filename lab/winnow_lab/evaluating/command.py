@@ -14,8 +14,7 @@ from winnow_client.cli.connection import Connection, connection_options, pass_co
 from winnow_client.cli.output import console, emit, say
 
 if TYPE_CHECKING:
-    from winnow_lab.evaluating.evaluation import Wanted, Where
-    from winnow_lab.evaluating.judging import Report
+    from winnow_lab.evaluating.evaluation import Evaluation, Wanted, Where
 
 
 class DepthsType(click.ParamType[tuple[int, ...]]):
@@ -131,8 +130,9 @@ def gateway_is_given(ctx: click.Context) -> bool:
     type=click.Path(file_okay=False, path_type=Path),
     default=Path(".winnow/evaluate"),
     show_default=True,
-    help="Where reports, per-query values and runs are kept.",
+    help="Where reports, per-query values and runs are kept; the same command goes on from there if it is interrupted.",
 )
+@click.option("--overwrite", is_flag=True, help="Ask every query, whatever an interrupted evaluation left in --out.")
 @connection_options()
 @pass_connection
 @click.pass_context
@@ -147,6 +147,7 @@ def evaluate(
     model: str,
     reranker_model: str,
     out: Path,
+    overwrite: bool,
     **chosen: Any,
 ) -> None:
     """Say what retrieval and reranking are worth on judged sets.
@@ -181,28 +182,29 @@ def evaluate(
         data=out / "index",
     )
     if folders:
-        _rankings(folders, where, out, machine=connection.machine, **chosen)
+        _rankings(folders, where, out, machine=connection.machine, anew=overwrite, **chosen)
     if pairs:
         _similarities(pairs, where, out, split=chosen["split"], machine=connection.machine)
 
 
-def _rankings(folders: Sequence[Path], where: Where, out: Path, *, machine: bool, **chosen: Any) -> None:
+def _rankings(folders: Sequence[Path], where: Where, out: Path, *, machine: bool, anew: bool, **chosen: Any) -> None:
     from winnow_lab.bench_report import progress
     from winnow_lab.evaluating import evaluation, tables
     from winnow_lab.evaluating.sets import read_set
+    from winnow_lab.evaluating.unfinished import UNFINISHED
 
     wanted = _wanted(chosen)
     # All are read before anything is measured: what is wrong with the last is said at once.
     reading = {name: chosen[name] for name in ("split", "queries", "prefix", "skip_missing")}
     judged = [read_set(folder, **reading) for folder in folders]
 
-    async def run() -> list[Report]:
-        reports = []
+    async def run() -> list[Evaluation]:
+        finished = []
         async with evaluation.opened(where) as source:
             for one in judged:
                 with progress(window_seconds=300.0) as bars:
-                    made = await evaluation.evaluate(source, one, wanted, bars)
-                reports.append(made.report)
+                    made = await evaluation.evaluate(source, one, wanted, bars, unfinished=out / UNFINISHED, anew=anew)
+                finished.append(made)
                 if machine:
                     emit(made.report)
                 else:
@@ -210,11 +212,14 @@ def _rankings(folders: Sequence[Path], where: Where, out: Path, *, machine: bool
                     for note in made.report.notes:
                         console().print(f"note: {note}")
                 say(f"kept in {made.keep(out)}")
-        return reports
+        return finished
 
-    reports = asyncio.run(run())
-    if len(reports) > 1 and not machine:
-        console().print(tables.show_average(reports))
+    finished = asyncio.run(run())
+    for each in finished:
+        # Not before the last set is done: the same command would measure the first ones again.
+        each.forget()
+    if len(finished) > 1 and not machine:
+        console().print(tables.show_average([each.report for each in finished]))
 
 
 def _similarities(paths: Sequence[Path], where: Where, out: Path, *, split: str, machine: bool) -> None:

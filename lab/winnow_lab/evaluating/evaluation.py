@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,13 +17,14 @@ from winnow_client.cli.processes_stack import Stack, StackConfig
 from winnow_gateway.ordering import Fusion, Mixing
 from winnow_gateway.planning import MAX_EXHAUSTIVE
 from winnow_gateway.qdrant_retrieval import FUSED_DEPTH
-from winnow_lab.evaluating.answers import DENSE, HYBRID, Answer, Asking, Recommended
+from winnow_lab.evaluating.answers import DENSE, HYBRID, Answer, Asking, Recommended, activation_told
 from winnow_lab.evaluating.in_process import InProcess
 from winnow_lab.evaluating.judging import Judged, Report, estimated, measure
 from winnow_lab.evaluating.keeping import keep
 from winnow_lab.evaluating.sets import JudgedSet
 from winnow_lab.evaluating.systems import systems
 from winnow_lab.evaluating.through_gateway import CALL_SECONDS, ThroughGateway
+from winnow_lab.evaluating.unfinished import UnfinishedAnswers
 from winnow_rpc.faults import InvalidArgument
 
 
@@ -32,7 +33,7 @@ class Source(Protocol):
 
     @property
     def recommended(self) -> Recommended:
-        """What the cross-encoder's configuration recommends; known once it has scored."""
+        """What the cross-encoder's configuration recommends; known once `identify` was called."""
         ...
 
     @property
@@ -40,8 +41,12 @@ class Source(Protocol):
         """How and by what models, for the report."""
         ...
 
+    async def identify(self, judged: JudgedSet, asking: Asking, progress: Progress) -> Mapping[str, str]:
+        """Makes ready what will be searched, and says all that decides an answer but set and asking: models, …"""
+        ...
+
     def answers(self, judged: JudgedSet, asking: Asking, progress: Progress) -> AsyncGenerator[Answer, None]:
-        """One answer a query, in the set's order."""
+        """One answer a query, in the set's order; after `identify`, of the same set or of some of its queries."""
         ...
 
 
@@ -83,6 +88,13 @@ class Evaluation:
     report: Report
     judged: Judged
     answers: Sequence[Answer]
+    unfinished: UnfinishedAnswers | None = None
+    """Where the answers were kept meanwhile."""
+
+    def forget(self) -> None:
+        """Nothing will have to go on from these answers: removes what was kept for an interruption."""
+        if self.unfinished:
+            self.unfinished.forget()
 
     def keep(self, out: Path) -> Path:
         """Keeps it in a folder of its own, and says which."""
@@ -123,8 +135,20 @@ async def opened(where: Where) -> AsyncIterator[Source]:
             yield ThroughGateway(client, f"{address}, started for this")
 
 
-async def evaluate(source: Source, judged: JudgedSet, wanted: Wanted, progress: Progress) -> Evaluation:
-    """Measures one set. Raises InvalidArgument for a corpus too large to be read whole by the cross-encoder."""
+async def evaluate(
+    source: Source,
+    judged: JudgedSet,
+    wanted: Wanted,
+    progress: Progress,
+    *,
+    unfinished: Path | None = None,
+    anew: bool = False,
+) -> Evaluation:
+    """Measures one set. Raises InvalidArgument for a corpus too large to be read whole by the cross-encoder.
+
+    In the folder `unfinished` answers are kept as they come, and what an interrupted evaluation left there is not asked
+    again, unless `anew`.
+    """
     count = len(judged.documents)
     asking = wanted.asking
     if asking.exhaustive and count > MAX_EXHAUSTIVE:
@@ -135,12 +159,18 @@ async def evaluate(source: Source, judged: JudgedSet, wanted: Wanted, progress: 
             field="exhaustive",
             reason="CORPUS_TOO_LARGE",
         )
-    async with aclosing(source.answers(judged, asking, progress)) as found:
-        answers = [answer async for answer in found]
+    answered_by = await source.identify(judged, asking, progress)
+    kept = UnfinishedAnswers(unfinished, judged, asking, answered_by) if unfinished else None
+    if kept and anew:
+        kept.forget()
+    answers = await _collect(source, judged, asking, progress, kept)
+    recommended = source.recommended
+    if not recommended.activation:
+        recommended = replace(recommended, activation=activation_told(answers))
     compared = systems(
         depths=wanted.depths,
         rerank_over=asking.rerank_over,
-        recommended=source.recommended,
+        recommended=recommended,
         mixings=wanted.mixings,
         fusions=wanted.fusions,
         exhaustive=asking.exhaustive,
@@ -162,7 +192,37 @@ async def evaluate(source: Source, judged: JudgedSet, wanted: Wanted, progress: 
         notes=judged.notes,
         rows=rows,
     )
-    return Evaluation(report=report, judged=measured, answers=answers)
+    return Evaluation(report=report, judged=measured, answers=answers, unfinished=kept)
+
+
+async def _collect(
+    source: Source, judged: JudgedSet, asking: Asking, progress: Progress, kept: UnfinishedAnswers | None
+) -> list[Answer]:
+    """Every query's answer, in the set's order."""
+    have: dict[str, Answer] = {}
+    if kept:
+        have = kept.read(judged.queries)
+        notes = kept.others()
+        if have:
+            notes.append(
+                f"{len(have):,} of {len(judged.queries):,} queries were answered before the interruption and are not "
+                f"asked again: {kept.path}"
+            )
+        for note in notes:
+            progress.console.print(note, soft_wrap=True)
+    left = [query for query in judged.queries if query.id not in have]
+    if left:
+        try:
+            with kept or nullcontext():
+                async with aclosing(source.answers(replace(judged, queries=left), asking, progress)) as found:
+                    async for answer in found:
+                        have[answer.query.id] = answer
+                        if kept:
+                            kept.add(answer)
+        finally:
+            if kept and len(have) < len(judged.queries):
+                progress.console.print(f"{len(have):,} answers are kept: the same command goes on from there")
+    return [have[query.id] for query in judged.queries]
 
 
 def wanted_of(

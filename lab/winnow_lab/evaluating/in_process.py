@@ -93,6 +93,15 @@ class InProcess:
             "engine": f"{self.cross.engine.name} {self.cross.engine.dtype} on {self.cross.engine.device}",
         }
 
+    async def identify(self, judged: JudgedSet, asking: Asking, progress: Progress) -> Mapping[str, str]:
+        """What computes."""
+        del judged, asking, progress  # nothing has to be made ready
+        said = {"how": "in process"}
+        for name, model in (("bi_encoder", self.bi), ("cross_encoder", self.cross)):
+            engine = model.engine
+            said[name] = f"{model.facts.fingerprint[:12]}, {engine.name} {engine.dtype} on {engine.device}"
+        return said
+
     async def answers(self, judged: JudgedSet, asking: Asking, progress: Progress) -> AsyncGenerator[Answer, None]:
         """One answer a query, in the set's order."""
         documents = [Passage(each.id, each.title, each.text) for each in judged.documents]

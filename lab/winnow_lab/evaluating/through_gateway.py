@@ -47,7 +47,6 @@ class ThroughGateway:
     collection: str = ""
     """Searched as it is; empty: one is made of the set's documents, named after it."""
     _mixings: dict[str, AnyMixing] = field(default_factory=dict)
-    _logits: bool = False
     _models: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -57,17 +56,22 @@ class ThroughGateway:
 
     @property
     def recommended(self) -> Recommended:
-        """What the reranker's model recommends, once something was reranked.
+        """What the reranker's model recommends, once `identify` was called; nobody says what makes its scores."""
+        return Recommended(self._mixings, activation="")
 
-        A gateway does not say what makes the scores: all of them between 0 and 1 are a sigmoid's.
-        """
-        return Recommended(self._mixings, "identity" if self._logits else "sigmoid")
+    async def identify(self, judged: JudgedSet, asking: Asking, progress: Progress) -> Mapping[str, str]:
+        """What answers, whatever its address. What is not in the collection yet is ingested first."""
+        collection = self.collection or await self._fill(judged, asking, progress)
+        found = await self.client.get_collection(collection)
+        self._check_model("bi_encoder", found.embedder_fingerprint)
+        for stage in asking.rerank_over if asking.rerank_depth else [DENSE] * asking.exhaustive:
+            await self._learn(collection, judged.queries[0], stage)
+        as_it_is = {"collection": f"{collection}, {found.document_count:,} documents"} if self.collection else {}
+        return {"how": "through a gateway", **as_it_is, **self._models}
 
     async def answers(self, judged: JudgedSet, asking: Asking, progress: Progress) -> AsyncGenerator[Answer, None]:
-        """One answer a query, in the set's order. What is not in the collection yet is ingested first."""
-        collection = self.collection or await self._fill(judged, asking, progress)
-        if asking.rerank_depth:
-            await self._learn(collection, judged.queries[0], asking)
+        """One answer a query, in the set's order, out of the collection that `identify` filled."""
+        collection = self.collection or collection_name(judged, asking)
         task = progress.add_task(f"search {judged.name}", total=len(judged.queries))
 
         async def work(query: JudgedQuery) -> Answer:
@@ -77,15 +81,24 @@ class ThroughGateway:
             yield answer
             progress.advance(task)
 
-    async def _learn(self, collection: str, query: JudgedQuery, asking: Asking) -> None:
-        """How answers are mixed by default: one search over each first stage says it."""
-        for stage in asking.rerank_over:
-            kind = _FIRST_STAGES[stage][1]
-            found = await self._reranked(collection, query, mode=SearchMode.TWO_STAGE, kind=kind, limit=1, depth=1)
-            if found.score_mixing:
-                self._mixings[stage] = ScoreMixing(**asdict(found.score_mixing))
-            elif found.mixing:
-                self._mixings[stage] = Mixing(**asdict(found.mixing))
+    async def _learn(self, collection: str, query: JudgedQuery, stage: str) -> None:
+        """How answers over a first stage are mixed by default, and by what model: one search says it."""
+        kind = _FIRST_STAGES[stage][1]
+        found = await self._reranked(collection, query, mode=SearchMode.TWO_STAGE, kind=kind, limit=1, depth=1)
+        if found.score_mixing:
+            self._mixings[stage] = ScoreMixing(**asdict(found.score_mixing))
+        elif found.mixing:
+            self._mixings[stage] = Mixing(**asdict(found.mixing))
+
+    def _check_model(self, kind: str, fingerprint: str) -> None:
+        """Raises FailedPrecondition if it is not the one that answered before."""
+        before = self._models.setdefault(kind, fingerprint[:12])
+        if before != fingerprint[:12]:
+            raise FailedPrecondition(
+                f"another {kind.replace('_', '-')} answers than a moment ago ({fingerprint[:12]}, not {before}): "
+                f"evaluate again while the services stay as they are",
+                reason="MODEL_CHANGED",
+            )
 
     async def _fill(self, judged: JudgedSet, asking: Asking, progress: Progress) -> str:
         name = collection_name(judged, asking)
@@ -129,7 +142,8 @@ class ThroughGateway:
                 omit_metadata=True,
             )
             _check(found)
-            self._models.setdefault("bi_encoder", found.embedder_fingerprint[:12])
+            if found.embedder_fingerprint:
+                self._check_model("bi_encoder", found.embedder_fingerprint)
             stages[name] = _order(found)
         scores: dict[str, float] = {}
         exhaustive = None
@@ -179,8 +193,7 @@ class ThroughGateway:
             omit_metadata=True,
         )
         _check(found)
-        self._models.setdefault("cross_encoder", found.reranker_fingerprint[:12])
-        self._logits = self._logits or any(hit.rerank and not 0 <= hit.rerank.score <= 1 for hit in found.hits)
+        self._check_model("cross_encoder", found.reranker_fingerprint)
         return found
 
 

@@ -2,89 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 from rich.progress import Progress
 
+from tests.unit.lab.evaluating.fake_gateway import LEARNED, FakeClient
 from tests.unit.lab.evaluating.made_up import DOCUMENTS, write_set
-from winnow_client import (
-    AsyncClient,
-    Degradation,
-    DegradationKind,
-    Document,
-    Hit,
-    RankMixing,
-    RetrievalKind,
-    SearchMode,
-    StageResult,
-    searching,
-)
+from winnow_client import AsyncClient, Degradation, DegradationKind, Document
 from winnow_gateway.mixing import ScoreMixing
 from winnow_gateway.ordering import Mixing
-from winnow_lab.evaluating.answers import DENSE, HYBRID, Answer, Asking
+from winnow_lab.evaluating.answers import DENSE, HYBRID, Answer, Asking, activation_told
 from winnow_lab.evaluating.sets import JudgedSet, read_set
 from winnow_lab.evaluating.through_gateway import ThroughGateway, collection_name
-from winnow_rpc.faults import AlreadyExists, FailedPrecondition, Unavailable
-
-LEARNED = searching.ScoreMixing(
-    rerank=1, rerank_sigmoid=0, dense=2, lexical=0, retrieval_rank=0, dense_absent=0, lexical_absent=0
-)
-
-
-class FakeClient:
-    """Finds all documents by their ids, and scores them by the length of these."""
-
-    def __init__(self) -> None:
-        self.stored: dict[str, Document] = {}
-        self.exists = False
-        self.degradations: tuple[Degradation, ...] = ()
-        self.unscored: set[str] = set()
-        self.refused: set[str] = set()
-        self.asked: list[dict[str, Any]] = []
-
-    async def create_collection(self, name: str, **how: Any) -> None:
-        if self.exists:
-            raise AlreadyExists("it is there")
-
-    async def ingest(self, name: str, documents: list[Document]) -> AsyncIterator[Any]:
-        for document in documents:
-            refusal = Unavailable("too odd") if document.id in self.refused else None
-            self.stored |= {} if refusal else {document.id: document}
-            yield SimpleNamespace(id=document.id, refusal=refusal)
-
-    async def get_collection(self, name: str) -> Any:
-        return SimpleNamespace(document_count=len(self.stored))
-
-    async def search(self, collection: str, query: str, **options: Any) -> Any:
-        self.asked.append(options)
-        where = options.get("where")
-        chosen = sorted(self.stored if where is None else where.ids)[: options["limit"]]
-        fused = options.get("retrieval") is RetrievalKind.HYBRID
-        reranks = options["mode"] in (SearchMode.TWO_STAGE, SearchMode.EXHAUSTIVE)
-        hits = [
-            Hit(
-                document=Document(id=id_),
-                rank=rank,
-                score=1 / rank,
-                retrieval=StageResult(score=1 / rank, rank=rank),
-                rerank=StageResult(score=len(id_), rank=rank) if reranks and id_ not in self.unscored else None,
-            )
-            for rank, id_ in enumerate(chosen, start=1)
-        ]
-        return SimpleNamespace(
-            hits=hits,
-            degradations=self.degradations,
-            embedder_fingerprint="e" * 64,
-            reranker_fingerprint="r" * 64,
-            mixing=RankMixing(k=7, retrieval_weight=1, rerank_weight=3) if reranks and not fused else None,
-            score_mixing=LEARNED if reranks and fused else None,
-        )
+from winnow_rpc.faults import FailedPrecondition, Unavailable
 
 
 @pytest.fixture
@@ -95,6 +29,7 @@ def judged(tmp_path: Path) -> JudgedSet:
 async def ask(fake: FakeClient, judged: JudgedSet, asking: Asking) -> tuple[ThroughGateway, list[Answer]]:
     source = ThroughGateway(cast("AsyncClient", fake), "somewhere:1")
     with Progress(disable=True) as progress:
+        await source.identify(judged, asking, progress)
         async with aclosing(source.answers(judged, asking, progress)) as found:
             return source, [answer async for answer in found]
 
@@ -106,7 +41,7 @@ async def test_all_candidates_of_a_query_are_scored_by_one_search_among_them(jud
     assert answers[0].rerank_scores == {id_: len(id_) for id_ in sorted(DOCUMENTS)[:3]}
     assert len(fake.asked) == 2 + 4 * len(judged.queries)
     assert source.recommended.mixings == {DENSE: Mixing(7, 1, 3), HYBRID: ScoreMixing(**asdict(LEARNED))}
-    assert source.recommended.activation == "identity", "these scores are no sigmoid's"
+    assert activation_told(answers) == "identity", "these scores are no sigmoid's"
     assert source.description["cross_encoder"] == "r" * 12
 
 
