@@ -12,9 +12,6 @@ from winnow_rpc.faults import InvalidArgument
 
 Scores = NDArray[np.float64]
 
-AVERAGE_WORDS = 128
-"""Words of a usual text, as a collection has them by default: docs/decisions/0011."""
-
 
 class Bm25Index:
     """Texts, and how well each fits a query."""

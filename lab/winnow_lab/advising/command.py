@@ -14,7 +14,7 @@ import click
 from winnow_client.cli.connection import Connection, connection_options, pass_connection
 from winnow_client.cli.durations import DurationType
 from winnow_client.cli.output import console, emit, plain, say
-from winnow_lab.evaluating.command import DepthsType, gateway_is_given
+from winnow_lab.evaluating.options import DepthsType, model_options, of_set, set_options, where_of
 
 if TYPE_CHECKING:
     from winnow_lab.advising.measured import Option
@@ -43,10 +43,7 @@ CHOSEN_EXHAUSTIVE = 1_000
 @click.option(
     "--rate", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="Searches a second."
 )
-@click.option("--split", default="test", show_default=True, help="Which judgements to use: qrels/SPLIT.tsv.")
-@click.option(
-    "--queries", type=click.IntRange(min=0), default=300, show_default=True, help="Queries that are judged; 0: all."
-)
+@set_options(queries=300)
 @click.option(
     "--timed", type=click.IntRange(min=1), default=40, show_default=True, help="Queries whose searches are timed."
 )
@@ -58,10 +55,7 @@ CHOSEN_EXHAUSTIVE = 1_000
     default=None,
     help=f"Whether the cross-encoder reads every document too.  [default: up to {CHOSEN_EXHAUSTIVE:,} documents]",
 )
-@click.option("--prefix", default="", help="Take only documents whose id begins with this.")
-@click.option("--skip-missing", is_flag=True, help="Leave out judgements of documents that are not there.")
-@click.option("--model", default="", help="Bi-encoder by path or hub id, for services that are started here.")
-@click.option("--reranker-model", default="", help="Cross-encoder by path or hub id, likewise.")
+@model_options
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -90,17 +84,7 @@ def advise(
     which should do nothing else meanwhile. Recommends the smallest depth whose quality is within the noise of the best
     that keeps the budget, and writes a page to show a colleague.
     """
-    from winnow_lab.evaluating.evaluation import Where
-
-    given = gateway_is_given(ctx)
-    if given and (model or reranker_model):
-        raise click.UsageError("a running gateway has its models: --model and --reranker-model go without it.", ctx)
-    where = Where(
-        gateway=connection.config if given else None,
-        model=model,
-        reranker_model=reranker_model,
-        data=out / "index",
-    )
+    where = where_of(ctx, connection, model=model, reranker_model=reranker_model, out=out)
     findings = asyncio.run(_find(data, where, **chosen))
     folder = _keep(out, findings)
     if connection.machine:
@@ -117,13 +101,10 @@ async def _find(
     budget: float,
     corpus_size: int | None,
     rate: float,
-    split: str,
-    queries: int,
     timed: int,
     depths: tuple[int, ...],
     exhaustive: bool | None,
-    prefix: str,
-    skip_missing: bool,
+    **chosen: Any,
 ) -> Findings:
     from winnow_lab.advising import costing, recommending, timing
     from winnow_lab.advising.measured import Situation
@@ -134,7 +115,7 @@ async def _find(
     from winnow_lab.evaluating.sets import count_judged, read_set
     from winnow_lab.evaluating.through_gateway import ThroughGateway, collection_name
 
-    judged = read_set(data, split=split, queries=queries, prefix=prefix, skip_missing=skip_missing)
+    judged = read_set(data, **of_set(chosen))
     size = len(judged.documents)
     depths = tuple(depth for depth in depths if depth < size) or (size,)
     whole = size <= CHOSEN_EXHAUSTIVE if exhaustive is None else exhaustive
@@ -154,7 +135,7 @@ async def _find(
         budget=budget,
         measured_size=size,
         corpus_size=corpus_size or size,
-        training_queries=count_judged(data, "train") if split != "train" else 0,
+        training_queries=count_judged(data, "train") if judged.split != "train" else 0,
     )
     advice = recommending.advise(options, situation)
     plan = costing.cost(
@@ -169,7 +150,7 @@ async def _find(
         situation=situation,
         plan=plan,
         made={
-            "judgements": f"{len(judged.queries):,}{of} queries of the split {split}, {size:,} documents",
+            "judgements": f"{len(judged.queries):,}{of} queries of the split {judged.split}, {size:,} documents",
             "timed": f"{min(timed, len(judged.queries))} queries, each in every way",
             **description,
             "machine": f"{facts['cores']} cores of {facts['processor']}, load before {facts['load_before']}",

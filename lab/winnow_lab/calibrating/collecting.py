@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from winnow_client import (
     ClientConfig,
     DepthPolicy,
     Hit,
-    IngestOutcome,
     RankingPolicy,
     RetrievalKind,
     SearchMode,
@@ -37,10 +36,11 @@ from winnow_lab.calibrating.candidates import (
     Source,
     read_candidates,
 )
-from winnow_lab.data.beir import JudgedQuery, read_documents, read_queries
+from winnow_lab.data.beir import JudgedQuery, has_text, read_documents, read_queries
+from winnow_lab.filling import fill
 from winnow_lab.line_file import whole_lines
 from winnow_rpc.calling import ChannelSettings, open_channel
-from winnow_rpc.faults import AlreadyExists, FailedPrecondition, Fault, InvalidArgument, NotFound
+from winnow_rpc.faults import FailedPrecondition, Fault, InvalidArgument, NotFound
 
 # Two, so that embedding and retrieval of one go on while another is reranked.
 _SEARCHES_AT_ONCE = 2
@@ -96,7 +96,8 @@ async def collect(
 ) -> list[Collected]:
     """The candidates of every split, from the cache or else from searches; no service is started for the cache.
 
-    Raises FailedPrecondition if the model is changed meanwhile, or a cache was made with another bi-encoder.
+    Raises FailedPrecondition if the model is changed meanwhile, a cache was made with another bi-encoder, or a set
+    cannot be indexed whole.
     """
     wanted = {split: _sample(split, collecting.queries) for split in splits}
     missing = {}
@@ -107,7 +108,8 @@ async def collect(
         async with (services or started_services)(collecting) as (client, activation):
             folders = dict.fromkeys(split.folder for split, queries in missing.items() if queries)
             for folder in folders:
-                await _ingest(client, folder, progress)
+                documents = [document for document in read_documents(folder) if has_text(document)]
+                await fill(client, folder.name, documents, progress)
             for split, queries in missing.items():
                 if queries:
                     await _collect_split(client, split, queries, collecting, activation, progress)
@@ -207,18 +209,6 @@ async def _collect_split(
                     group.create_task(one(query))
         except* Fault as faults:
             raise faults.exceptions[0] from None
-
-
-async def _ingest(client: AsyncClient, folder: Path, progress: Progress) -> None:
-    collection = folder.name
-    with suppress(AlreadyExists):
-        await client.create_collection(collection)
-    documents = list(read_documents(folder))
-    task = progress.add_task(f"ingest {collection}", total=len(documents))
-    async for acknowledged in client.ingest(collection, documents):
-        if acknowledged.outcome is IngestOutcome.REFUSED:
-            progress.console.print(f"{acknowledged.id} refused: {acknowledged.refusal}")
-        progress.advance(task)
 
 
 async def _search(

@@ -50,6 +50,11 @@ def read_documents(folder: Path) -> Iterator[Document]:
         yield Document(id=_field(record, "_id", place), title=str(title), text=_field(record, "text", place))
 
 
+def has_text(document: Document) -> bool:
+    """Whether there is anything of it to be found: one that is blank is refused by a gateway."""
+    return bool(document.title.strip() or document.text.strip())
+
+
 def read_queries(folder: Path, split: str) -> list[JudgedQuery]:
     """The queries of a split that have judgements and a text, by id. Raises NotFound for a missing file."""
     judgements: dict[str, dict[str, float]] = {}

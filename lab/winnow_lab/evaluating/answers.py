@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from winnow_gateway.collections import LexicalConfig
 from winnow_gateway.mixing import ScoreMixing
 from winnow_gateway.ordering import DEFAULT_FUSION, Fusion, Mixing
 from winnow_lab.data.beir import JudgedQuery
+
+_USUAL = LexicalConfig()
 
 DENSE, BM25, HYBRID = "dense", "BM25", "hybrid"
 """First stages: vectors alone, words alone, and both fused."""
@@ -66,9 +69,9 @@ class Asking:
     """Whether it scores every document."""
     fusion: Fusion = DEFAULT_FUSION
     """What makes HYBRID of the other two."""
-    language: str = "english"
+    language: str = _USUAL.language
     """Of the words, for BM25's stemmer and stop words; "none" for neither."""
-    average_words: int = 128
+    average_words: int = _USUAL.average_words
     """Words of a usual document, for BM25."""
 
     def candidates(self, first_stages: Mapping[str, Order]) -> list[str]:

@@ -4,35 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from winnow_client.cli.connection import Connection, connection_options, pass_connection
 from winnow_client.cli.output import console, emit, say
+from winnow_gateway.collections import LexicalConfig
+from winnow_lab.evaluating.options import DepthsType, gateway_is_given, model_options, of_set, set_options, where_of
 
 if TYPE_CHECKING:
     from winnow_lab.evaluating.evaluation import Evaluation, Wanted, Where
 
 
-class DepthsType(click.ParamType[tuple[int, ...]]):
-    """Depths as "20,50,100"; "0" for none."""
-
-    name = "N,N,…"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
-        """Each once, rising."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            depths = sorted({int(part) for part in str(value).split(",") if part.strip()} - {0})
-        except ValueError:
-            self.fail(f"{value!r} holds what is no number: write depths as 20,50,100, or 0 for none.", param, ctx)
-        if depths and not 1 <= depths[0] <= depths[-1] <= 1000:
-            self.fail(f"{value!r}: depths lie between 1 and 1,000.", param, ctx)
-        return tuple(depths)
+_BM25 = LexicalConfig()
 
 
 class WeightsType(click.ParamType[tuple[float, float, float]]):
@@ -56,17 +43,6 @@ class WeightsType(click.ParamType[tuple[float, float, float]]):
         return k, first, second
 
 
-def gateway_is_given(ctx: click.Context) -> bool:
-    """Whether the user named a gateway, after the command, before it, or in the environment."""
-    given = (ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT)
-    each: click.Context | None = ctx
-    while each is not None:
-        if each.get_parameter_source("gateway") in given:
-            return True
-        each = each.parent
-    return False
-
-
 @click.command(
     "evaluate",
     epilog="\b\nExamples:\n  winnow evaluate path/to/squad --queries 500 --depths 20,100\n"
@@ -75,14 +51,7 @@ def gateway_is_given(ctx: click.Context) -> bool:
     "  winnow evaluate path/to/stsb --split test",
 )
 @click.argument("data", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
-@click.option("--split", default="test", show_default=True, help="Which judgements or pairs to use.")
-@click.option(
-    "--queries",
-    type=click.IntRange(min=0),
-    default=1000,
-    show_default=True,
-    help="At most so many, the same ones each time; 0: all.",
-)
+@set_options(queries=1000)
 @click.option(
     "--depths",
     type=DepthsType(),
@@ -117,14 +86,17 @@ def gateway_is_given(ctx: click.Context) -> bool:
     type=WeightsType("FIRST", "RERANK"),
     help="A mixing to judge besides; repeats.",
 )
-@click.option("--prefix", default="", help="Take only documents whose id begins with this.")
-@click.option("--skip-missing", is_flag=True, help="Leave out judgements of documents that are not there.")
-@click.option("--language", default="english", show_default=True, help="Of the words, for BM25; none for any.")
-@click.option("--average-words", type=click.IntRange(min=1), default=128, show_default=True, help="For BM25, likewise.")
+@click.option("--language", default=_BM25.language, show_default=True, help="Of the words, for BM25; none for any.")
+@click.option(
+    "--average-words",
+    type=click.IntRange(min=1),
+    default=_BM25.average_words,
+    show_default=True,
+    help="For BM25, likewise.",
+)
 @click.option("--in-process", is_flag=True, help="Without services: models, vectors and BM25 in this process.")
 @click.option("--collection", default="", help="With --gateway: search this collection as it is, and ingest nothing.")
-@click.option("--model", default="", help="Bi-encoder by path or hub id, for what is started here.")
-@click.option("--reranker-model", default="", help="Cross-encoder by path or hub id, for what is started here.")
+@model_options
 @click.option(
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
@@ -160,27 +132,18 @@ def evaluate(
     allow. docs/evaluation.md says how to read them.
     """
     from winnow_lab.data.beir import is_judged_set
-    from winnow_lab.evaluating.evaluation import Where
 
     given = gateway_is_given(ctx)
+    where = where_of(ctx, connection, model=model, reranker_model=reranker_model, out=out)
     if in_process and given:
         raise click.UsageError("--in-process asks no gateway: give it or --gateway, not both.", ctx)
     if collection and not given:
         raise click.UsageError("--collection is one of a running gateway's: name that with --gateway.", ctx)
-    if given and (model or reranker_model):
-        raise click.UsageError("a running gateway has its models: --model and --reranker-model go without it.", ctx)
     folders = [path for path in data if is_judged_set(path)]
     pairs = [path for path in data if not is_judged_set(path)]
     if pairs and given:
         raise click.UsageError(f"{pairs[0]} has no corpus, and pairs are scored in process: leave --gateway out.", ctx)
-    where = Where(
-        in_process=in_process,
-        gateway=connection.config if given else None,
-        collection=collection,
-        model=model,
-        reranker_model=reranker_model,
-        data=out / "index",
-    )
+    where = replace(where, in_process=in_process, collection=collection)
     if folders:
         _rankings(folders, where, out, machine=connection.machine, anew=overwrite, **chosen)
     if pairs:
@@ -195,8 +158,7 @@ def _rankings(folders: Sequence[Path], where: Where, out: Path, *, machine: bool
 
     wanted = _wanted(chosen)
     # All are read before anything is measured: what is wrong with the last is said at once.
-    reading = {name: chosen[name] for name in ("split", "queries", "prefix", "skip_missing")}
-    judged = [read_set(folder, **reading) for folder in folders]
+    judged = [read_set(folder, **of_set(chosen)) for folder in folders]
 
     async def run() -> list[Evaluation]:
         finished = []

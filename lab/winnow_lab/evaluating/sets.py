@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from winnow_client import Document
-from winnow_lab.data.beir import JudgedQuery, read_documents, read_queries, splits_of
+from winnow_lab.data.beir import JudgedQuery, has_text, read_documents, read_queries, splits_of
 from winnow_lab.data.judged import read_judged_set
 from winnow_rpc.faults import InvalidArgument
 
@@ -41,7 +41,7 @@ def read_set(folder: Path, *, split: str, queries: int = 0, prefix: str = "", sk
     """
     read = read_judged_set(folder, split, skip_missing=skip_missing)
     every = [document for document in read_documents(folder) if document.id.startswith(prefix)]
-    documents = [document for document in every if document.title.strip() or document.text.strip()]
+    documents = [document for document in every if has_text(document)]
     if not documents:
         which = f" whose id begins with {prefix!r}" if prefix else ""
         raise InvalidArgument(f"{folder} has no documents{which}", field="data", reason="EMPTY_SET")

@@ -24,7 +24,8 @@ from winnow_lab.data.beir import JudgedQuery
 from winnow_lab.evaluating.answers import BM25, DENSE, HYBRID, Answer, AnyMixing, Asking, Order, Recommended
 from winnow_lab.evaluating.mapping import in_order
 from winnow_lab.evaluating.sets import JudgedSet
-from winnow_rpc.faults import AlreadyExists, FailedPrecondition, Unavailable
+from winnow_lab.filling import fill
+from winnow_rpc.faults import FailedPrecondition, Unavailable
 
 _FIRST_STAGES = {
     DENSE: (SearchMode.RETRIEVE, RetrievalKind.DENSE),
@@ -61,7 +62,10 @@ class ThroughGateway:
 
     async def identify(self, judged: JudgedSet, asking: Asking, progress: Progress) -> Mapping[str, str]:
         """What answers, whatever its address. What is not in the collection yet is ingested first."""
-        collection = self.collection or await self._fill(judged, asking, progress)
+        collection = self.collection or collection_name(judged, asking)
+        if not self.collection:
+            lexical = LexicalConfig(language=asking.language, average_words=asking.average_words)
+            await fill(self.client, collection, judged.documents, progress, lexical=lexical)
         found = await self.client.get_collection(collection)
         self._check_model("bi_encoder", found.embedder_fingerprint)
         for stage in asking.rerank_over if asking.rerank_depth else [DENSE] * asking.exhaustive:
@@ -99,31 +103,6 @@ class ThroughGateway:
                 f"evaluate again while the services stay as they are",
                 reason="MODEL_CHANGED",
             )
-
-    async def _fill(self, judged: JudgedSet, asking: Asking, progress: Progress) -> str:
-        name = collection_name(judged, asking)
-        lexical = LexicalConfig(language=asking.language, average_words=asking.average_words)
-        try:
-            await self.client.create_collection(name, lexical=lexical)
-        except AlreadyExists:
-            progress.console.print(f"collection {name} is there already: only what changed is embedded")
-        task = progress.add_task(f"ingest {name}", total=len(judged.documents))
-        async for acknowledged in self.client.ingest(name, judged.documents):
-            if acknowledged.refusal is not None:
-                raise FailedPrecondition(
-                    f"the document {acknowledged.id} of {judged.name} was refused: {acknowledged.refusal.message}; "
-                    f"mend or remove it",
-                    reason="DOCUMENT_REFUSED",
-                )
-            progress.advance(task)
-        stored = (await self.client.get_collection(name)).document_count
-        if stored != len(judged.documents):
-            raise FailedPrecondition(
-                f"the collection {name} holds {stored:,} documents and the set {len(judged.documents):,}: it was "
-                f"filled from another version; delete it with `winnow collections delete {name}` and evaluate again",
-                reason="COLLECTION_DIFFERS",
-            )
-        return name
 
     async def _answer(self, collection: str, query: JudgedQuery, asking: Asking) -> Answer:
         stages = {}

@@ -11,6 +11,7 @@ import click
 
 from winnow_client.cli.connection import Connection, pass_connection
 from winnow_client.cli.output import console, emit, say
+from winnow_lab.evaluating.options import of_set, set_options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,14 +40,7 @@ if TYPE_CHECKING:
     type=click.Choice(["bi-encoder", "cross-encoder"]),
     help="What the candidate is.  [default: what its configuration says]",
 )
-@click.option("--split", default="test", show_default=True, help="Which judgements to use: qrels/SPLIT.tsv.")
-@click.option(
-    "--queries",
-    type=click.IntRange(min=0),
-    default=500,
-    show_default=True,
-    help="At most so many of each set, the same ones each time; 0: all.",
-)
+@set_options(queries=500)
 @click.option(
     "--depth",
     type=click.IntRange(1, 1000),
@@ -55,8 +49,6 @@ if TYPE_CHECKING:
     help="Candidates that a cross-encoder reranks.",
 )
 @click.option("--k", type=click.IntRange(1, 1000), default=10, show_default=True, help="Cut of nDCG.")
-@click.option("--prefix", default="", help="Take only documents whose id begins with this.")
-@click.option("--skip-missing", is_flag=True, help="Leave out judgements of documents that are not there.")
 @click.option(
     "--into",
     type=click.Path(path_type=Path),
@@ -74,6 +66,8 @@ def promote(
     kind: str | None,
     into: Path | None,
     machine: bool,
+    depth: int,
+    k: int,
     **chosen: Any,
 ) -> int:
     """Compare a candidate model with the serving one, and refuse it if it is worse.
@@ -86,8 +80,7 @@ def promote(
     from winnow_lab.promoting import comparing, deciding
 
     what = comparing.Kind(kind) if kind else comparing.kind_of(candidate)
-    depth, k = chosen.pop("depth"), chosen.pop("k")
-    sets = [read_set(folder, **chosen) for folder in folders]
+    sets = [read_set(folder, **of_set(chosen)) for folder in folders]
     comparisons = asyncio.run(_compare(what, serving, str(candidate), sets, depth=depth, k=k))
     refusal = deciding.refusal(comparisons)
     if machine or connection.machine:

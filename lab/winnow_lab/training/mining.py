@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from winnow_lab.lexical import AVERAGE_WORDS, Bm25Index
+from winnow_gateway.collections import LexicalConfig
+from winnow_lab.lexical import Bm25Index
 
 Matrix = NDArray[np.float32]
 Ranks = NDArray[np.int64]
@@ -52,9 +53,10 @@ def dense_neighbours(queries: Matrix, passages: Matrix, *, depth: int) -> tuple[
 
 
 def lexical_neighbours(queries: Sequence[str], passages: Sequence[str], *, depth: int) -> Ranks:
-    """Positions [queries, depth] of the best passages by the index's BM25, in English, best first; ties by position."""
+    """Positions [queries, depth] of the best passages by BM25 as a collection has it, best first; ties by position."""
     depth = min(depth, len(passages))
-    index = Bm25Index(passages, language="english", average_words=AVERAGE_WORDS)
+    usual = LexicalConfig()
+    index = Bm25Index(passages, language=usual.language, average_words=usual.average_words)
     ranks = np.empty((len(queries), depth), dtype=np.int64)
     for at, query in enumerate(queries):
         scores = index.scores(query)

@@ -36,8 +36,8 @@ class FakeClient:
         self.queries: list[str] = []
         """What was searched for, as often as it was."""
         self.embedder = "e" * 64
-        self.fails_at = ""
-        """A query that is not answered."""
+        self.fails_at: set[str] = set()
+        """Queries that are not answered."""
 
     async def create_collection(self, name: str, **how: Any) -> None:
         if self.exists:
@@ -53,7 +53,7 @@ class FakeClient:
         return SimpleNamespace(document_count=len(self.stored), embedder_fingerprint=self.embedder)
 
     async def search(self, collection: str, query: str, **options: Any) -> Any:
-        if query == self.fails_at:
+        if query in self.fails_at:
             raise Unavailable("the reranker is gone")
         self.asked.append(options)
         self.queries.append(query)

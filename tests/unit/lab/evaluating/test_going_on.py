@@ -56,7 +56,7 @@ def run(tmp_path: Path) -> Run:
 async def interrupted(run: Run, judged: JudgedSet) -> FakeClient:
     """One that failed at the query q12, as a service does that goes away."""
     fake = FakeClient()
-    fake.fails_at = QUERIES["q12"]
+    fake.fails_at = {QUERIES["q12"]}
     with pytest.raises(Unavailable, match="the reranker is gone"):
         await run(fake, judged)
     return fake
@@ -81,7 +81,7 @@ async def test_what_was_answered_is_not_asked_again_and_the_figures_are_the_same
 
     kept = list(run.folder.iterdir())
     nothing = FakeClient()
-    nothing.fails_at = QUERIES["q19"]
+    nothing.fails_at = {QUERIES["q19"]}
     assert (await run(nothing, judged)).report == whole.report, "all of it is there, also if it could not be judged"
     resumed.forget()
     assert len(kept) == 1
