@@ -100,6 +100,7 @@ def _train(
         if folder.finished():
             if is_first():
                 store_as(folder, architecture, weights)
+                folder.close()
             args.distributed_state.wait_for_everyone()
             return read_trained(folder)
         set_seed(settings.seed)

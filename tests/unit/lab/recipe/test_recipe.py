@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from tests.models.tiny import WORDS, build_bi_encoder, build_cross_encoder
 from winnow_client.cli.main import main
 from winnow_inference.models.locating import ModelFolder
+from winnow_lab.recipe import command
 from winnow_lab.recipe.command import settings_for
 from winnow_lab.recipe.preparing import MINING, Folders, gather, groups_file, make_groups
 from winnow_lab.training import jobs
@@ -98,15 +99,17 @@ def test_the_command_makes_a_model_says_how_long_it_takes_and_is_done_when_asked
     monkeypatch.setattr(jobs, "default_bi_encoder", lambda: ModelFolder(id="bi", path=bi))
     out = tmp_path / "out"
     given = ["train", "shipped-reranker", str(data), "--out", str(out), "--from", str(cross), "--share", "0.003"]
-    result = CliRunner().invoke(main, [*given, "--queries", "0", "--json"])
+    calibrated: list[WeightFormat] = []
+    monkeypatch.setattr(command, "_calibrate", lambda *_: calibrated.append(stored_format(out)))
+    result = CliRunner().invoke(main, [*given, "--json"])
     assert result.exit_code == 0, result.output
     said = json.loads(result.stdout)
     assert said["steps"] == 2
     assert "minutes on this machine; on one GPU about" in result.stderr
-    assert stored_format(out) is WeightFormat.FLOAT16
     (kept,) = (out / "training").glob("groups-*.jsonl.gz")
     with gzip.open(kept, "rt") as file:
         assert len(file.readlines()) == said["examples"]
+    assert calibrated == [WeightFormat.FLOAT16], "scores are learned from as the stored weights make them"
     again = CliRunner().invoke(main, [*given, "--queries", "0", "--json"])
     assert again.exit_code == 0, again.output
     assert json.loads(again.stdout)["steps"] == 2

@@ -71,7 +71,11 @@ def test_a_finished_float32_model_is_stored_anew_when_float16_is_asked_for(cross
     assert all(torch.equal(values.half(), here[name]) for name, values in before.items())
     assert json.loads((first.out / "config.json").read_text())["dtype"] == "float16"
     assert (first.out / "README.md").read_text() == "written by hand"
-    assert not (RunFolder(first.out).training / "model").exists()
+    assert sorted(path.name for path in RunFolder(first.out).training.iterdir()) == [
+        "curve.png",
+        "history.json",
+        "run.json",
+    ]
     when = os.stat(first.out / "model.safetensors").st_mtime_ns
     train(cross_encoder, tmp_path / "out", FLOAT16)
     assert os.stat(first.out / "model.safetensors").st_mtime_ns == when, "it is stored so already"
