@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from winnow_lab.recipe.preparing import Folders
 
 _PATH = click.Path(exists=True, path_type=Path)
-_FULL_STEPS = 700
+_FULL_STEPS = 640
 
 
 def settings_for(share: float, *, seed: int) -> TrainingSettings:
@@ -26,8 +26,8 @@ def settings_for(share: float, *, seed: int) -> TrainingSettings:
         accumulate=4,
         max_steps=max(2, round(share * _FULL_STEPS)),
         learning_rate=5e-5,
-        warmup=60 / _FULL_STEPS,
-        decay=200 / _FULL_STEPS,
+        warmup=40 / _FULL_STEPS,
+        decay=220 / _FULL_STEPS,
         max_tokens=224,
         sharpness=12.0,
         bf16=True,

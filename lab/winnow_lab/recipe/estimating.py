@@ -11,6 +11,8 @@ import torch
 
 from winnow_lab.data.examples import Group
 from winnow_lab.training.cropping import cropped
+from winnow_lab.training.memory import keep_freed_memory
+from winnow_lab.training.quiet import quiet_libraries
 from winnow_lab.training.settings import Architecture, TrainingSettings
 from winnow_lab.training.starting import load_start, set_dropout
 
@@ -21,10 +23,12 @@ Reckoned, not measured."""
 
 def estimate(start: Path, groups: Sequence[Group], settings: TrainingSettings) -> tuple[float, float]:
     """Seconds of the whole training, on this machine and on one GPU."""
-    model = load_start(Architecture.CROSS_ENCODER, start)
-    # Reckoned first: computing a step moves the model to its device.
-    on_gpu = _seconds_on_gpu(model, groups, settings)
-    return _seconds_here(model, groups, settings), on_gpu
+    keep_freed_memory()
+    with quiet_libraries():
+        model = load_start(Architecture.CROSS_ENCODER, start)
+        # Reckoned first: computing a step moves the model to its device.
+        on_gpu = _seconds_on_gpu(model, groups, settings)
+        return _seconds_here(model, groups, settings), on_gpu
 
 
 def _seconds_here(model: Any, groups: Sequence[Group], settings: TrainingSettings) -> float:

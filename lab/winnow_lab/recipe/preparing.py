@@ -82,7 +82,7 @@ def gather(folders: Folders, *, share: float, draw: random.Random) -> list[Sourc
     if not isinstance(pairs, ScoredPairs):
         raise InvalidArgument(f"{pairs.source} is no set of scored pairs")
     found = [
-        Source(squad, untitled=_SQUAD_UNTITLED).narrowed(draw, queries=some(17_000)),
+        Source(squad, untitled=_SQUAD_UNTITLED).narrowed(draw, queries=some(30_000)),
         Source(_judged(folders.data / "travel-dup")).narrowed(draw, queries=some(2_000)),
         sources.paraphrases(pairs.pairs).narrowed(draw, queries=some(2_000)),
         sources.sentences(squad, draw).narrowed(draw, documents=6_000, queries=some(2_000)),

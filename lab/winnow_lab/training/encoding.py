@@ -16,6 +16,7 @@ from rich.progress import track
 from winnow_client.cli.output import console
 from winnow_lab.data.examples import Group
 from winnow_lab.training.distributed import is_first
+from winnow_lab.training.memory import keep_freed_memory
 from winnow_lab.training.mining import Matrix
 from winnow_lab.training.negatives import Embed
 from winnow_lab.training.quiet import quiet_libraries
@@ -73,5 +74,6 @@ def _parts(items: Sequence[ItemT], what: str) -> Iterator[Sequence[ItemT]]:
 @contextlib.contextmanager
 def _computing(bf16: bool) -> Any:
     device = "cuda" if torch.cuda.is_available() else "cpu"
+    keep_freed_memory()
     with torch.autocast(device, dtype=torch.bfloat16, enabled=bf16):
         yield device

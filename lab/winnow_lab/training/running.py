@@ -23,6 +23,7 @@ from winnow_lab.training.cropping import cropped
 from winnow_lab.training.distributed import is_first, processes
 from winnow_lab.training.finishing import Trained, keep, read_trained
 from winnow_lab.training.history import read_log
+from winnow_lab.training.memory import keep_freed_memory
 from winnow_lab.training.progress import Progress
 from winnow_lab.training.quiet import quiet_libraries
 from winnow_lab.training.run_folder import RunFolder, step_of
@@ -86,6 +87,7 @@ def _train(
     columns = columns_for(settings.loss, examples, sharpness=settings.sharpness)
     count = len(next(iter(columns.values())))
     settings.per_process(processes())
+    keep_freed_memory()
     if processes() > 1 and count < settings.batch_size:
         raise InvalidArgument(f"{count} examples do not fill one batch of {settings.batch_size}", field="batch_size")
     folder = RunFolder(out)
