@@ -82,6 +82,11 @@ def fault_of(status: status_pb2.Status) -> faults.Fault:
     kind = _FAULTS.get(code, faults.Internal)
     message = status.message or code.name.replace("_", " ").lower()
     reason = info.reason or code.name
+    if kind is faults.Cancelled and not info.reason:
+        # Who cancels a call of his own is not told so by a status. This is gRPC's word for a call whose server stopped,
+        # mostly before it had taken the call up.
+        kind, reason = faults.Unavailable, faults.Unavailable.default_reason
+        message = "the server stopped before it had answered"
     metadata = dict(info.metadata)
     if issubclass(kind, faults.InvalidArgument):
         violations = [faults.FieldViolation(v.field, v.description) for v in bad.field_violations]

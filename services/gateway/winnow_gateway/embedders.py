@@ -29,8 +29,10 @@ class Embedders:
         return list(self._embedders)
 
     def backend(self, fingerprint: str) -> str:
-        """Which of them embeds for a model, as far as is known; the current one where none is known to."""
-        return next((name for name in self._embedders if self._served.get(name) == fingerprint), CURRENT)
+        """Which of them embeds for a model, as far as is known; where none is known to, one that has not said yet."""
+        serving = (name for name in self._embedders if self._served.get(name) == fingerprint)
+        silent = (name for name in self._embedders if name not in self._served)
+        return next(serving, None) or next(silent, CURRENT)
 
     async def model(self, *, fingerprint: str = "", timeout: float | None = None) -> EmbedderModel:
         """The current model; the former one if that has this fingerprint."""

@@ -36,7 +36,7 @@ from winnow_gateway.qdrant_points import (
     written_points,
 )
 from winnow_gateway.qdrant_retrieval import Retrieval
-from winnow_rpc.calling import ChannelSettings, service_config
+from winnow_rpc.calling import RECONNECTING, ChannelSettings, service_config
 from winnow_rpc.faults import Fault, InvalidArgument, ResourceExhausted
 
 _SCHEMAS = {
@@ -47,7 +47,7 @@ _SCHEMAS = {
     MetadataType.DATETIME: models.PayloadSchemaType.DATETIME,
 }
 _READS = {
-    "qdrant.Collections": ["Get", "List"],
+    "qdrant.Collections": ["Get", "List", "ListAliases"],
     "qdrant.Points": ["Get", "Scroll", "Count", "QueryBatch"],
 }
 """What is tried again while the index restarts. Writes are repeated by the ingest, which knows that it may."""
@@ -92,8 +92,7 @@ class QdrantIndex:
                 "grpc.max_receive_message_length": max_message_bytes,
                 "grpc.max_send_message_length": max_message_bytes,
                 "grpc.service_config": service_config(ChannelSettings(target=f"{host}:{port}", idempotent=_READS)),
-                "grpc.initial_reconnect_backoff_ms": 100,
-                "grpc.max_reconnect_backoff_ms": 1000,
+                **RECONNECTING,
             },
             access=access or IndexAccess(),
         )

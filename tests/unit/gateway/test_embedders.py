@@ -50,6 +50,20 @@ async def test_one_that_went_away_is_not_taken_for_another_model(pair: tuple[Fak
     assert embedders.backend(OLD) == "former_embedder"
 
 
+async def test_one_that_has_been_away_from_the_start_is_not_either(pair: tuple[FakeEmbedder, FakeEmbedder]) -> None:
+    embedders = Embedders(*pair)
+    pair[1].away = Unavailable("away")
+    for _ in range(2):
+        with pytest.raises(Unavailable):
+            await embedders.embed_query("x", fingerprint=OLD)
+        with pytest.raises(Unavailable):
+            await embedders.model(fingerprint=OLD)
+        # It is its own breaker that this counts for.
+        assert embedders.backend(OLD) == "former_embedder"
+    pair[1].away = None
+    assert (await embedders.embed_query("x", fingerprint=OLD)).model_fingerprint == OLD
+
+
 async def test_models_that_change_places_are_found_again(pair: tuple[FakeEmbedder, FakeEmbedder]) -> None:
     embedders = Embedders(*pair)
     await embedders.embed_query("x", fingerprint=OLD)

@@ -57,6 +57,13 @@ def test_a_status_without_details_still_becomes_a_fault() -> None:
     assert isinstance(fault_of(status_pb2.Status(code=2)), faults.Internal)
 
 
+def test_what_grpc_says_of_a_server_that_stopped_is_unavailable() -> None:
+    code = grpc.StatusCode.CANCELLED
+    fault = fault_of(status_pb2.Status(code=code.value[0], message="CANCELLED"))
+    assert isinstance(fault, faults.Unavailable)
+    assert fault.reason == faults.Unavailable.default_reason
+
+
 def test_a_fault_of_a_derived_kind_takes_the_code_of_its_parent() -> None:
     class Special(faults.NotFound):
         pass

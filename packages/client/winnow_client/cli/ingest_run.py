@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from winnow_client.asynchronous import AsyncClient
 from winnow_client.cli.reading.records import Item, Refusal
 from winnow_client.documents import Acknowledgement, Document, IngestOutcome
-from winnow_rpc.faults import Cancelled, Fault, ResourceExhausted, Unavailable
+from winnow_rpc.faults import Fault, ResourceExhausted, Unavailable
 
 _FIRST_WAIT_SECONDS = 0.25
 _LONGEST_WAIT_SECONDS = 5.0
-# What may be otherwise in a moment. Cancelled is what a server says that is told to stop at once.
-_PASSING = (Unavailable, ResourceExhausted, Cancelled)
+# What may be otherwise in a moment.
+_PASSING = (Unavailable, ResourceExhausted)
 
 
 @dataclass
