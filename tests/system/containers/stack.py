@@ -25,8 +25,8 @@ CONFINED: dict[str, Any] = {
     "pids_limit": 512,
 }
 PORTS = {"embedder": 50051, "reranker": 50052, "index": 6334, "gateway": 50050}
-HEALTHY_SECONDS = 240.0
-"""Bound of a start; the embedder converts its model at the first one."""
+HEALTHY_SECONDS = 480.0
+"""Bound of a start; the embedder converts its model at the first one, maybe while a client searches without a pause."""
 
 
 class Stack:
