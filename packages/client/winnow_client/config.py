@@ -39,8 +39,8 @@ class ClientConfig:
     timeout_seconds: float | None = 30.0
     """Time for a call, unless the call says otherwise; None: no limit. `ingest` has no limit of its own."""
     retries: Retries = field(default_factory=Retries)
-    """How to repeat calls that no gateway took up, inside the same time limit; only those that can do no harm twice: all
-    but creating and deleting a collection, and ingesting."""
+    """How to repeat calls that no gateway took up or whose gateway went away, inside the same time limit; only those
+    that can do no harm twice: all but creating and deleting a collection, and ingesting."""
     max_message_bytes: int = 32 * 1024 * 1024
     """Largest message taken or sent, in bytes."""
     ingest: IngestConfig = field(default_factory=IngestConfig)

@@ -28,8 +28,9 @@ _RETRIED = ("UNAVAILABLE", "CANCELLED")
 """The second is what a server says that is told to stop while a call waits to be taken up."""
 
 RECONNECTING = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 250}
-"""gRPC's options for how soon a replica is looked for again, give or take a fifth. By default that is up to two minutes;
-here it is well within the time that a call is tried for (`Retries`), so that a replica may end as soon as another is back."""
+"""gRPC's options for how soon a replica is looked for again, give or take a fifth. By its default that is up to two
+minutes; it has to be well within the time that a call is tried for (`Retries`), so that a replica may end as soon as
+another is back."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -63,22 +63,23 @@ def compose(settings: GatewaySettings) -> Service:
     searcher = Searcher(
         catalog=catalog, embedder=embedder, reranker=reranker, index=index, settings=search_settings(settings)
     )
+    reembedder = Reembedder(
+        catalog=catalog,
+        index=index,
+        embedder=embedder,
+        limits=ReembedLimits(
+            group_size=settings.ingest_group_size,
+            groups_in_flight=settings.ingest_groups_in_flight,
+            retry_seconds=settings.ingest_retry_seconds,
+            grace_seconds=settings.reembed_grace_seconds,
+        ),
+    )
     servicer = SearchServicer(
         catalog=catalog,
         searcher=searcher,
         embedder=embedder,
         index=index,
-        reembedder=Reembedder(
-            catalog=catalog,
-            index=index,
-            embedder=embedder,
-            limits=ReembedLimits(
-                group_size=settings.ingest_group_size,
-                groups_in_flight=settings.ingest_groups_in_flight,
-                retry_seconds=settings.ingest_retry_seconds,
-                grace_seconds=settings.reembed_grace_seconds,
-            ),
-        ),
+        reembedder=reembedder,
         ingest_limits=IngestLimits(
             group_size=settings.ingest_group_size,
             groups_in_flight=settings.ingest_groups_in_flight,
@@ -104,7 +105,7 @@ def compose(settings: GatewaySettings) -> Service:
         service_names=[search_service_pb2.DESCRIPTOR.services_by_name["SearchService"].full_name],
         probe=probe,
         close=close,
-        measure=lambda registry: measure(registry, searcher, servicer),
+        measure=lambda registry: measure(registry, searcher, servicer, reembedder),
         authorizer=KeyAuthorizer(settings.api_keys_file) if settings.api_keys_file else None,
     )
 

@@ -1,4 +1,5 @@
-"""Metrics of the gateway: searches by mode and stage, in what they were less than asked for, and the backends' health.
+"""Metrics of the gateway: searches by mode and stage, in what they were less than asked for, the backends' health, and
+how far re-embedding is.
 
 No label names a collection: callers make those, without bound.
 """
@@ -13,6 +14,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from winnow_gateway.breaking import BreakerState, CircuitBreaker
 from winnow_gateway.ingesting import Acknowledgement
 from winnow_gateway.outcomes import DegradationKind, SearchOutcome
+from winnow_gateway.reembedding import Reembedder, ReembedOutcome
 from winnow_gateway.searching import Searcher
 from winnow_rpc.metrics import SECONDS, on_loop
 
@@ -80,16 +82,50 @@ class IngestMetrics:
             self._documents.labels(each.outcome.value).inc()
 
 
+class ReembedMetrics:
+    """Tells how far re-embeddings are, all together, and counts how they end."""
+
+    def __init__(self, registry: CollectorRegistry, reembedder: Reembedder) -> None:
+        self._reembedder = reembedder
+        in_progress = Gauge("winnow_reembeddings_in_progress", "Collections being re-embedded.", registry=registry)
+        in_progress.set_function(on_loop(lambda: float(len(reembedder.progress))))
+        documents = Gauge(
+            "winnow_reembed_documents",
+            "Documents of the collections being re-embedded, by whether they have their new vectors.",
+            ["state"],
+            registry=registry,
+        )
+        documents.labels("embedded").set_function(on_loop(self._embedded))
+        documents.labels("waiting").set_function(on_loop(self._waiting))
+        self._ended = Counter(
+            "winnow_reembeddings", "Re-embeddings that have ended, by how.", ["outcome"], registry=registry
+        )
+        for outcome in ReembedOutcome:
+            # At 0 from the start, or the first one would be no increase.
+            self._ended.labels(outcome.value)
+
+    def ended(self, outcome: ReembedOutcome) -> None:
+        """Counts a run."""
+        self._ended.labels(outcome.value).inc()
+
+    def _embedded(self) -> float:
+        return float(sum(each.embedded_count for each in self._reembedder.progress))
+
+    def _waiting(self) -> float:
+        return float(sum(each.document_count - each.embedded_count for each in self._reembedder.progress))
+
+
 class HasIngests(Protocol):
     """Tells of ingests: the servicer."""
 
     on_acknowledged: Callable[[Sequence[Acknowledgement]], None]
 
 
-def measure(registry: CollectorRegistry, searcher: Searcher, ingests: HasIngests) -> None:
+def measure(registry: CollectorRegistry, searcher: Searcher, ingests: HasIngests, reembedder: Reembedder) -> None:
     """Adds the gateway's metrics to a registry. Call on the event loop that it lives on."""
     searcher.on_answer = SearchMetrics(registry).answered
     ingests.on_acknowledged = IngestMetrics(registry).acknowledged
+    reembedder.on_end = ReembedMetrics(registry, reembedder).ended
     in_progress = Gauge("winnow_searches_in_progress", "Searches in progress.", registry=registry)
     in_progress.set_function(on_loop(lambda: float(searcher.in_progress)))
     breakers = Gauge(

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from enum import Enum
@@ -57,6 +57,15 @@ class ReembedProgress:
     complete: bool = False
 
 
+class ReembedOutcome(Enum):
+    """How a run ended."""
+
+    COMPLETE = "complete"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    """By its caller, or because the gateway stopped."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReembedLimits:
     """Bounds of a run."""
@@ -85,7 +94,14 @@ class Reembedder:
         self._index = index
         self._embedder = embedder
         self._limits = limits or ReembedLimits()
-        self._running: set[str] = set()
+        self._running: dict[str, ReembedProgress | None] = {}
+        self.on_end: Callable[[ReembedOutcome], None] = lambda outcome: None
+        """Called when a run has ended that knew what was to be done."""
+
+    @property
+    def progress(self) -> Sequence[ReembedProgress]:
+        """How far the runs are that are under way."""
+        return [each for each in self._running.values() if each]
 
     async def run(self, name: str, *, keep_former: bool, discard: bool) -> AsyncGenerator[ReembedProgress, None]:
         """Binds a collection to the model that is served now; the last progress is complete.
@@ -99,7 +115,8 @@ class Reembedder:
                 reason="REEMBEDDING",
                 metadata={"collection": name},
             )
-        self._running.add(name)
+        self._running[name] = None
+        outcome = ReembedOutcome.CANCELLED
         try:
             collection = await self._catalog.recent(name, fresh=True)
             model = collection.spec.embedder if discard else await self._embedder.model()
@@ -111,16 +128,20 @@ class Reembedder:
                 limits=self._limits,
                 switched=lambda: self._catalog.forget(name),
             )
-            if model.fingerprint != collection.spec.embedder.fingerprint:
-                async for progress in run.fill_and_switch():
+            if not discard:
+                self._running[name] = run.progress(ReembedPhase.EMBEDDING)
+            async with aclosing(run.steps(keep_former=keep_former, discard=discard)) as steps:
+                async for progress in steps:
+                    if not discard:
+                        self._running[name] = progress
                     yield progress
-            if not (keep_former or discard):
-                async for progress in run.grace():
-                    yield progress
-            await run.clear_away(keep_former=keep_former, keep_next=not discard)
-            yield run.progress(ReembedPhase.SWITCHED, complete=True)
+            outcome = ReembedOutcome.COMPLETE
+        except Exception:
+            outcome = ReembedOutcome.FAILED
+            raise
         finally:
-            self._running.discard(name)
+            if self._running.pop(name):
+                self.on_end(outcome)
 
 
 class _Run:
@@ -161,7 +182,18 @@ class _Run:
             complete=complete,
         )
 
-    async def fill_and_switch(self) -> AsyncIterator[ReembedProgress]:
+    async def steps(self, *, keep_former: bool, discard: bool) -> AsyncGenerator[ReembedProgress, None]:
+        """All of it; the last progress is complete."""
+        if self._model.fingerprint != self._source.spec.embedder.fingerprint:
+            async for progress in self._fill_and_switch():
+                yield progress
+        if not (keep_former or discard):
+            async for progress in self._grace():
+                yield progress
+        await self._clear_away(keep_former=keep_former, keep_next=not discard)
+        yield self.progress(ReembedPhase.SWITCHED, complete=True)
+
+    async def _fill_and_switch(self) -> AsyncIterator[ReembedProgress]:
         """Until the collection answers with the new vectors."""
         target = await self._target()
         log.info(
@@ -196,7 +228,7 @@ class _Run:
         log.info("collection answers with new vectors", collection=self._name, model=self._model.id)
         self._switched()
 
-    async def grace(self) -> AsyncIterator[ReembedProgress]:
+    async def _grace(self) -> AsyncIterator[ReembedProgress]:
         """While searches may still be about that have begun with the former vectors."""
         placement = await self._ask(lambda: self._index.placements.placement(self._name))
         if placement.former is None:
@@ -207,7 +239,7 @@ class _Run:
             yield self.progress(ReembedPhase.SWITCHED)
             await asyncio.sleep(min(self._limits.poll_seconds, max(0.0, until - loop.time())))
 
-    async def clear_away(self, *, keep_former: bool, keep_next: bool) -> None:
+    async def _clear_away(self, *, keep_former: bool, keep_next: bool) -> None:
         """Removes what the index holds of the collection beside what answers and what is to be kept."""
         placement = await self._ask(lambda: self._index.placements.placement(self._name))
         kept = {placement.live}

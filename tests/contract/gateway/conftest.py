@@ -42,6 +42,7 @@ class Gateway:
     """Seconds that former vectors stay after a re-embedding."""
     settings: SearchSettings = field(default_factory=SearchSettings)
     searcher: Searcher = None  # type: ignore[assignment]
+    reembedder: Reembedder = None  # type: ignore[assignment]
     stub: search_service_pb2_grpc.SearchServiceAsyncStub = None  # type: ignore[assignment]
 
     channel: grpc.aio.Channel = None  # type: ignore[assignment]
@@ -56,19 +57,20 @@ class Gateway:
             index=self.index,
             settings=self.settings,
         )
+        self.reembedder = Reembedder(
+            catalog=catalog,
+            index=self.index,
+            embedder=embedder,
+            limits=ReembedLimits(
+                group_size=4, groups_in_flight=2, retry_seconds=1, grace_seconds=self.grace, poll_seconds=0.01
+            ),
+        )
         servicer = SearchServicer(
             catalog=catalog,
             searcher=self.searcher,
             embedder=embedder,
             index=self.index,
-            reembedder=Reembedder(
-                catalog=catalog,
-                index=self.index,
-                embedder=embedder,
-                limits=ReembedLimits(
-                    group_size=4, groups_in_flight=2, retry_seconds=1, grace_seconds=self.grace, poll_seconds=0.01
-                ),
-            ),
+            reembedder=self.reembedder,
             ingest_limits=IngestLimits(group_size=4, retry_seconds=1),
             default_deadline_seconds=30,
         )

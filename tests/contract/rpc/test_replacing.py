@@ -71,7 +71,7 @@ async def failures_while_one_of_two_stops(*, idempotent: list[str]) -> list[grpc
         async with asyncio.timeout(20):
             await going.wait()
         # It takes up one call after the other in this loop, which it cannot now: those that come meanwhile wait.
-        time.sleep(0.3)
+        time.sleep(0.3)  # noqa: ASYNC251
     finally:
         await stopping.stop(5)
         over.set()
