@@ -7,9 +7,9 @@ PEERS := .winnow/peers
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 DISTRIBUTIONS := packages/rpc packages/inference packages/relevance packages/client \
 	services/embedder services/reranker services/gateway services/index lab
-CODE := protos packages services lab tests
+CODE := protos packages services lab docs tests
 
-.PHONY: install help demo up test test-slow test-containers check promtool format bench peers quality lock clean
+.PHONY: install help demo up test test-slow test-containers check promtool format docs bench peers quality lock clean
 .DEFAULT_GOAL := install
 
 install: $(VENV)/.installed ## Make the virtual environment with everything in it
@@ -47,7 +47,7 @@ test-containers: install ## Build the images, bring the composition up and test 
 check: install ## Format, lint, types, import direction, contracts
 	@$(BIN)/ruff format --check $(CODE)
 	@$(BIN)/ruff check $(CODE)
-	@$(BIN)/mypy protos packages services lab
+	@$(BIN)/mypy protos packages services lab docs
 	@$(BIN)/lint-imports
 	@$(BIN)/python protos/check_contracts.py
 
@@ -57,6 +57,9 @@ promtool: ## Fetch promtool into .winnow/tools, so that `make test` tests the al
 format: install ## Rewrite the code in the house format
 	@$(BIN)/ruff format $(CODE)
 	@$(BIN)/ruff check --fix $(CODE)
+
+docs: install ## Write docs/configuration.md anew from the settings in the code
+	@$(BIN)/python docs/write_configuration.py
 
 bench: install ## Measure the whole path, the index and the inference engine; kept in .winnow/bench
 	@$(BIN)/winnow bench path

@@ -60,9 +60,11 @@ class GatewaySettings(ServingSettings):
     """Parts that a new collection is cut into, spread over the nodes of a Qdrant cluster; 0: as Qdrant does, one a
     node."""
     index_replicas: int = Field(default=0, ge=0, le=100)
-    """Copies of each part, on nodes of their own: with 2, a lost node loses nothing. 0: as Qdrant does, 1."""
+    """Copies of each part, on nodes of their own: with 2, searches go on without one node. What a lost node may take
+    along, `index_write_consistency` says. 0: as Qdrant does, 1."""
     index_write_consistency: int = Field(default=0, ge=0, le=100)
-    """Copies that have to hold a document before it is acknowledged; 0: as Qdrant does, 1."""
+    """Copies that have to hold a document before it is acknowledged. With fewer than `index_replicas`, a node that is
+    lost may take along what was acknowledged last. 0: as Qdrant does, 1."""
     model_cache_seconds: float = Field(default=5.0, ge=0, le=600)
     """How long to remember which models the embedder and the reranker serve, and what a collection is made from."""
     ingest_group_size: int = Field(default=64, ge=1, le=1000)

@@ -48,8 +48,8 @@ def keys() -> None:
     type=click.Choice([scope.value for scope in Scope]),
     multiple=True,
     required=True,
-    help="What it may do: read (search and look), write (ingest and delete documents), admin (make and delete "
-    "collections). None includes another. Repeatable.",
+    help="What it may do: read (search and look), write (ingest and delete documents), admin (make, delete and "
+    "re-embed collections). None includes another. Repeatable.",
 )
 @click.option(
     "--collections",
