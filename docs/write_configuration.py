@@ -40,14 +40,14 @@ _HEAD = """# Configuration
 This file is generated: `make docs` writes it from the code.
 
 Every setting of a service is a flag and an environment variable. `max_searches` of the gateway is `--max-searches` and
-`WINNOW_GATEWAY_MAX_SEARCHES`. A flag goes before a variable, a variable before the default. What is on or off is a flag without
-a value: `--reflection`, `--no-reflection`; as a variable, `true` or `false`. `python -m winnow_gateway --help` lists the same, and
-so do `winnow_embedder`, `winnow_reranker` and `winnow_index`. A value that is refused, or a flag that is not known, stops the
-service at its start with a sentence that names it; a variable that is not known is ignored. "–" means: not set.
+`WINNOW_GATEWAY_MAX_SEARCHES`. A flag goes before a variable, a variable before the default. What is on or off is a flag
+without a value, `--reflection` or `--no-reflection`, and as a variable `true` or `false`. A value that is refused, or a
+flag that is not known, stops the service at its start with a sentence that names it; a variable that is not known is
+ignored. `python -m winnow_gateway --help` lists the same, as do `winnow_embedder`, `winnow_reranker`, `winnow_index`.
 
 Settings that have more to say are in [security](security.md) (TLS, API keys, limits on connections) and in
-[operations](operations.md). What Compose reads from `.env` is in [`.env.example`](../.env.example). Traces are turned on by
-OpenTelemetry's own variables, such as `OTEL_EXPORTER_OTLP_ENDPOINT`.
+[operations](operations.md). What Compose reads from `.env` is in [`.env.example`](../.env.example). Traces are turned
+on by OpenTelemetry's own variables, such as `OTEL_EXPORTER_OTLP_ENDPOINT`. "–" means: not set.
 """
 
 
@@ -63,7 +63,9 @@ def contents() -> str:
         parts += [_row(name, kind.model_fields[name]) for name in own if name in kind.model_fields]
         parts.append("")
     parts.append("## The winnow command\n\n| variable | option | meaning |\n|---|---|---|")
-    parts += [f"| `{variable}` | `{option}` | {meaning} |" for (variable, option), meaning in sorted(_variables().items())]
+    parts += [
+        f"| `{variable}` | `{option}` | {meaning} |" for (variable, option), meaning in sorted(_variables().items())
+    ]
     return "\n".join(parts) + "\n"
 
 
