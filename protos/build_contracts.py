@@ -6,6 +6,7 @@ the installed contracts are those of the .proto files.
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 from importlib import resources
@@ -43,9 +44,7 @@ def generate(target: Path) -> None:
     Raises RuntimeError if the compiler refuses a contract; its own message is on stderr by then.
     """
     target.mkdir(parents=True, exist_ok=True)
-    # The plugins' scripts lie beside this interpreter, which need not be on the PATH of the build.
-    scripts = Path(sys.executable).parent
-    plugins = [f"--plugin={name}={scripts / name}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
+    plugins = [f"--plugin={name}={_script(name)}" for name in ("protoc-gen-mypy", "protoc-gen-mypy_grpc")]
     outputs = [f"--{kind}_out={target}" for kind in ("python", "grpc_python")]
     outputs += [f"--{kind}_out=quiet:{target}" for kind in ("mypy", "mypy_grpc")]
     _protoc(*plugins, *outputs)
@@ -61,6 +60,14 @@ def compile_contracts(target: Path) -> FileDescriptorSet:
 
     _protoc(f"--descriptor_set_out={target}", "--include_source_info", "--include_imports")
     return FileDescriptorSet.FromString(target.read_bytes())
+
+
+def _script(name: str) -> str:
+    """Where a plugin is: beside this interpreter, or on the PATH, as where pip isolates builds."""
+    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    if found is None:
+        raise RuntimeError(f"{name} is not installed; it comes with mypy-protobuf")
+    return found
 
 
 def _protoc(*arguments: str) -> None:

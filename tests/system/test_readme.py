@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 RUNS_ELSEWHERE = {
+    ". .venv/bin/activate": "the commands of this environment are on the PATH of the test",
     "git": "there is nothing to clone from in a test",
     "docker": "tests/system/containers bring the composition up",
     "winnow evaluate": "test_evaluate.py runs it, and winnow advise, on a set of its own",
@@ -54,9 +55,6 @@ def test_every_command_and_snippet_runs_against_real_services(stack_address: str
         "WINNOW_GATEWAY": stack_address,
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
-    (tmp_path / "notes").mkdir()
-    (tmp_path / "notes" / "fox.md").write_text("# Foxes\n\nThe quick brown fox jumps over the lazy dog.\n")
-    (tmp_path / "notes" / "tea.md").write_text("# Tea\n\nWater for green tea should not boil.\n")
     ran = 0
     for command in commands():
         if command.startswith(("make", "winnow up", *RUNS_ELSEWHERE)):
