@@ -10,7 +10,7 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,15 +35,17 @@ class BrokenCollection:
     """A collection that could not be opened. It is left on disk as it is."""
 
     name: str
-    path: Path
+    paths: Sequence[Path]
+    """Where its files are: one directory, or all those that claim to be it."""
     cause: str
 
     def fault(self) -> DataLoss:
         """What a caller is told."""
+        directories = ", ".join(path.name for path in self.paths)
         return DataLoss(
-            f"Collection `{self.name}` cannot be opened: {self.cause}; its files in {self.path.name} are left alone",
+            f"Collection `{self.name}` cannot be opened: {self.cause}; its files in {directories} are left alone",
             reason="COLLECTION_CORRUPT",
-            metadata={"collection": self.name, "directory": self.path.name},
+            metadata={"collection": self.name, "directory": directories},
         )
 
 
@@ -120,12 +122,13 @@ class Store:
             fresh, final = self._folder / f"{_NEW}{identity}", self._folder / identity
             try:
                 self._prepare(fresh, definition)
+                fresh.rename(final)
+                durable_files.sync_directory(self._folder)
+                self._collections[name] = self._load(final)
             except BaseException:
-                shutil.rmtree(fresh, ignore_errors=True)
+                for path in (fresh, final):
+                    shutil.rmtree(path, ignore_errors=True)
                 raise
-            fresh.rename(final)
-            durable_files.sync_directory(self._folder)
-            self._collections[name] = self._load(final)
         log.info("collection created", collection=name)
 
     def _prepare(self, path: Path, definition: Definition) -> None:
@@ -141,27 +144,39 @@ class Store:
         durable_files.sync_tree(path)
 
     async def delete(self, name: str) -> bool:
-        """Deletes a collection, its aliases with it; whether there was one. A broken one is deleted too."""
+        """Deletes a collection, its aliases with it; whether there was one. A broken one is deleted too.
+
+        Cancelled while the collection's writers are waited for, it has changed nothing. Where the disk fails, the name
+        stays taken, and deleting it once more goes on with what is left.
+        """
         async with self._changing:
             name = self._aliases.get(name, name)
-            found = self._collections.pop(name, None)
+            found = self._collections.get(name)
             if found is None:
                 return False
-            remaining = {alias: target for alias, target in self._aliases.items() if target != name}
-            if remaining != self._aliases:
-                self._write_aliases(remaining)
             if isinstance(found, Collection):
                 with contextlib.suppress(Fault):
                     await found.close()
-                path = found.directory.path
+                paths: Sequence[Path] = [found.directory.path]
             else:
-                path = found.path
-            gone = path.with_name(f"{_GONE}{uuid.uuid4().hex}")
-            path.rename(gone)
+                paths = found.paths
+            # Nothing is awaited from here until the name is free: a caller that goes away cannot leave half of it done.
+            remaining = {alias: target for alias, target in self._aliases.items() if target != name}
+            if remaining != self._aliases:
+                self._write_aliases(remaining)
+            gone = [self._set_aside(path) for path in paths if path.exists()]
             durable_files.sync_directory(self._folder)
-            await asyncio.to_thread(shutil.rmtree, gone, ignore_errors=True)
-        log.info("collection deleted", collection=name)
+            del self._collections[name]
+            log.info("collection deleted", collection=name)
+            for path in gone:
+                await asyncio.to_thread(shutil.rmtree, path, ignore_errors=True)
         return True
+
+    @staticmethod
+    def _set_aside(path: Path) -> Path:
+        """Makes a directory one that no start opens; its new path."""
+        gone = path.with_name(f"{_GONE}{uuid.uuid4().hex}")
+        return path.rename(gone)
 
     async def change_aliases(self, change: Callable[[dict[str, str]], dict[str, str]]) -> None:
         """Replaces the aliases at once by what `change` makes of them. It may raise a fault; then nothing changes."""
@@ -206,19 +221,25 @@ class Store:
 
     def _open_collections(self) -> None:
         self._folder.mkdir(exist_ok=True)
+        named: dict[str, list[Path]] = {}
         for path in sorted(self._folder.iterdir()):
             if path.name.startswith((_NEW, _GONE)):
                 shutil.rmtree(path, ignore_errors=True)
             elif path.is_dir():
-                found = self._open_one(path)
-                self._collections[found.name] = found
+                named.setdefault(self._stored_name(path), []).append(path)
+        for name, paths in named.items():
+            self._collections[name] = self._open_one(name, paths[0]) if len(paths) == 1 else _ambiguous(name, paths)
 
-    def _open_one(self, path: Path) -> Collection | BrokenCollection:
-        name = path.name
+    def _stored_name(self, path: Path) -> str:
+        """The name of the collection in a directory; the directory's own, if that cannot be read."""
+        try:
+            return self._codec.decode(CollectionDirectory(path).read_definition()).name
+        except Exception:
+            return path.name  # what is wrong with it is reported when it is opened
+
+    def _open_one(self, name: str, path: Path) -> Collection | BrokenCollection:
         opening = path / "OPENING"
         try:
-            definition = self._codec.decode(CollectionDirectory(path).read_definition())
-            name = definition.name
             if opening.exists():
                 # The last attempt to open it ended the process, or was interrupted: let another process try first.
                 _probe(CollectionDirectory(path).current())
@@ -230,7 +251,7 @@ class Store:
             with contextlib.suppress(OSError):
                 opening.unlink(missing_ok=True)
             log.error("collection broken", collection=name, directory=str(path), cause=cause)
-            return BrokenCollection(name, path, "what is stored is not readable")
+            return BrokenCollection(name, [path], "what is stored is not readable")
         return collection
 
     def _load(self, path: Path) -> Collection:
@@ -306,6 +327,12 @@ def _probe(generation: Path) -> None:
         raise DataLoss(
             f"opening {generation} ended a process with status {ended.returncode}", reason="COLLECTION_CORRUPT"
         )
+
+
+def _ambiguous(name: str, paths: Sequence[Path]) -> BrokenCollection:
+    """Of several directories with one name, none is opened: whichever it were, what the others hold would be lost."""
+    log.error("collection broken", collection=name, directories=[str(path) for path in paths], cause="ambiguous")
+    return BrokenCollection(name, paths, "several directories hold a collection of this name, and one alone may")
 
 
 def _unknown(name: str) -> NotFound:
