@@ -62,6 +62,7 @@ OUTCOMES = {
 
 def read_document(message: documents_pb2.Document, *, field: str) -> Document:
     """A document of a request, checked."""
+    validation.check_metadata_message(message.metadata.ByteSize(), field=f"{field}.metadata")
     document = Document(message.id, message.title, message.text, read_struct(message.metadata))
     return validation.checked_document(document, field=field)
 

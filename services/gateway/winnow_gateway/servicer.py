@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Any, TypeAlias
@@ -19,6 +21,9 @@ from winnow_gateway.searching import Searcher
 from winnow_rpc.faults import Fault, InvalidArgument, NotFound
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+# A large batch lets other calls run after holding the event loop for so long.
+_BREATH_SECONDS = 0.008
 
 
 class SearchServicer(search_service_pb2_grpc.SearchServiceServicer):
@@ -219,13 +224,17 @@ async def _read_batches(
                 field="batch.documents",
                 reason="OUT_OF_RANGE",
             )
-        yield _read_offered(request.batch.documents)
+        yield await _read_offered(request.batch.documents)
 
 
-def _read_offered(messages: Sequence[documents_pb2.Document]) -> list[Offered]:
+async def _read_offered(messages: Sequence[documents_pb2.Document]) -> list[Offered]:
     seen: dict[str, int] = {}
     offered = []
+    breath = time.perf_counter()
     for position, message in enumerate(messages):
+        if time.perf_counter() - breath > _BREATH_SECONDS:
+            await asyncio.sleep(0)
+            breath = time.perf_counter()
         place = f"batch.documents[{position}]"
         refusal: Fault | None = None
         document = None

@@ -18,6 +18,8 @@ MAX_TITLE_BYTES = 4_096
 MAX_TEXT_BYTES = 1024 * 1024
 MAX_QUERY_BYTES = 32_768
 MAX_METADATA_BYTES = 64 * 1024
+# A digit in a list takes 3 bytes as JSON and 11 in a message; nothing that JSON holds grows by more.
+_MAX_METADATA_MESSAGE_BYTES = 4 * MAX_METADATA_BYTES
 MAX_METADATA_DEPTH = 16
 MAX_BATCH_DOCUMENTS = 1_000
 MAX_IDS = 10_000
@@ -74,6 +76,16 @@ def checked_document(document: Document, *, field: str) -> Document:
     _check_bytes(document.text, MAX_TEXT_BYTES, "the text", field=f"{field}.text", reason="TEXT_TOO_LONG")
     _check_metadata(document.metadata, field=f"{field}.metadata")
     return document
+
+
+def check_metadata_message(size: int, *, field: str) -> None:
+    """That metadata of so many bytes in a message can be small enough as JSON: before anything is made of it."""
+    if size > _MAX_METADATA_MESSAGE_BYTES:
+        raise InvalidArgument(
+            f"the metadata has {size} bytes in the message: {MAX_METADATA_BYTES} at most as JSON",
+            field=field,
+            reason="METADATA_TOO_LARGE",
+        )
 
 
 def checked_query(query: str) -> str:
@@ -271,7 +283,7 @@ def _check_key(key: str, *, field: str) -> None:
 
 
 def _check_metadata(metadata: Mapping[str, Json], *, field: str) -> None:
-    _check_json(dict(metadata), field=field, depth=0)
+    _check_json(dict(metadata), field, ())
     size = len(json.dumps(metadata, ensure_ascii=False).encode())
     if size > MAX_METADATA_BYTES:
         raise InvalidArgument(
@@ -281,19 +293,26 @@ def _check_metadata(metadata: Mapping[str, Json], *, field: str) -> None:
         )
 
 
-def _check_json(value: Json, *, field: str, depth: int) -> None:
-    if depth > MAX_METADATA_DEPTH:
+def _check_json(value: Json, field: str, path: tuple[str | int, ...]) -> None:
+    # The path is put into words for a refusal alone: to write out a long key for each of its children takes too long.
+    if len(path) > MAX_METADATA_DEPTH:
         raise InvalidArgument(
-            f"the metadata is nested deeper than {MAX_METADATA_DEPTH}", field=field, reason="METADATA_TOO_DEEP"
+            f"the metadata is nested deeper than {MAX_METADATA_DEPTH}",
+            field=_place(field, path),
+            reason="METADATA_TOO_DEEP",
         )
     if isinstance(value, float) and not math.isfinite(value):
-        raise InvalidArgument("a number in the metadata is not finite", field=field, reason="NOT_FINITE")
+        raise InvalidArgument("a number in the metadata is not finite", field=_place(field, path), reason="NOT_FINITE")
     if isinstance(value, dict):
         for key, inner in value.items():
-            _check_json(inner, field=f"{field}.{key}", depth=depth + 1)
+            _check_json(inner, field, (*path, key))
     elif isinstance(value, list):
         for position, inner in enumerate(value):
-            _check_json(inner, field=f"{field}[{position}]", depth=depth + 1)
+            _check_json(inner, field, (*path, position))
+
+
+def _place(field: str, path: tuple[str | int, ...]) -> str:
+    return field + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path)
 
 
 def _check_bytes(text: str, maximum: int, what: str, *, field: str, reason: str) -> None:

@@ -1,6 +1,8 @@
 """Ingest over the search contract, on a real connection."""
 
+import asyncio
 import math
+import time
 from typing import Any
 
 import grpc
@@ -10,6 +12,7 @@ from tests.contract.gateway.calls import TEXTS, fill, ingest, violated
 from tests.contract.gateway.conftest import Gateway
 from winnow.search.v1 import collections_pb2 as c
 from winnow.search.v1 import documents_pb2 as d
+from winnow_gateway import conversion
 from winnow_rpc import faults
 from winnow_rpc.status import fault_from_rpc_error, fault_of
 
@@ -61,6 +64,30 @@ async def test_each_bad_document_is_refused_with_its_field_and_the_others_are_wr
         assert violated(fault_of(each.refusal)) == f"batch.documents[{position}].{place}"
     assert sorted(gateway.index.held["docs"].points) == ["fine too", "good"]
     assert gateway.index.held["docs"].points["good"][0].document.text == "fine"
+
+
+async def test_a_large_batch_lets_other_calls_run_while_it_is_read(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await gateway.stub.CreateCollection(c.CreateCollectionRequest(name="docs"))
+    read, turns, seen = conversion.read_document, 0, []
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    def slow(message: d.Document, *, field: str) -> Any:
+        seen.append(turns)
+        time.sleep(0.01)
+        return read(message, field=field)
+
+    monkeypatch.setattr(conversion, "read_document", slow)
+    other = asyncio.create_task(others())
+    await ingest(gateway, [d.Document(id=str(n), text="x") for n in range(4)])
+    other.cancel()
+    assert len(set(seen)) == 4
 
 
 async def test_a_second_ingest_of_the_same_documents_embeds_nothing(gateway: Gateway) -> None:
