@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from winnow_gateway.breaking import BreakerOpen, CircuitBreaker, Passage
+from winnow_gateway.ports import IndexRefused
 from winnow_rpc.faults import Aborted, DeadlineExceeded, Fault, Internal, Unavailable
 
 # A call that was given less time than this, or than its caller's patience, says nothing by not coming back.
@@ -40,6 +41,10 @@ async def guarded(
         raise DeadlineExceeded(f"the {backend} did not answer in time", reason=f"{backend.upper()}_TIMEOUT") from None
     except DeadlineExceeded:
         _judge_silence(breaker, passage, clock() - began, patience)
+        raise
+    except IndexRefused:
+        # A mistake of ours for this call, and no reason to keep others from the index.
+        breaker.succeeded(passage)
         raise
     except (Unavailable, Internal, Aborted):
         breaker.failed(passage)

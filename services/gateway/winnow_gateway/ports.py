@@ -20,7 +20,7 @@ from winnow_gateway.filters import Filter
 from winnow_gateway.mixing import ScoreMixings
 from winnow_gateway.ordering import Fusion, Mixing, StagePlace
 from winnow_gateway.placements import Placement
-from winnow_rpc.faults import FailedPrecondition
+from winnow_rpc.faults import FailedPrecondition, Internal
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +106,12 @@ class HashPage:
 
     hashes: Mapping[str, str]
     next_offset: str | None
+
+
+class IndexRefused(Internal):
+    """The index works, but refused a call: it could do nothing with it, or nothing with that collection."""
+
+    default_reason = "INDEX_REFUSED"
 
 
 def no_lexical_index(collection: str) -> FailedPrecondition:

@@ -11,12 +11,16 @@ from qdrant_client import context_headers
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 
 from winnow_gateway.placements import split_stored
+from winnow_gateway.ports import IndexRefused
 from winnow_rpc import telemetry
 from winnow_rpc.faults import (
     AlreadyExists,
+    DataLoss,
     DeadlineExceeded,
+    FailedPrecondition,
     Fault,
     Internal,
+    InvalidArgument,
     NotFound,
     ResourceExhausted,
     Unavailable,
@@ -69,6 +73,8 @@ def _index_fault(error: grpc.aio.AioRpcError, collection: str) -> Fault:
             )
         case DeadlineExceeded() | ResourceExhausted() | Unimplemented():
             return fault
+        case InvalidArgument() | FailedPrecondition() | DataLoss():
+            # What we made of a request that we had accepted, or a collection whose files it cannot read.
+            return IndexRefused(f"the index refused a call: {fault.message}")
         case _:
-            # The index refused what we made of a request that we had accepted.
-            return Internal(f"the index refused a call: {fault.message}", reason="INDEX_REFUSED")
+            return Internal(f"the index failed: {fault.message}", reason="INDEX_FAILED")

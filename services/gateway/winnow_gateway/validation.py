@@ -272,10 +272,10 @@ def _check_condition(condition: Condition, *, field: str) -> None:
 
 
 def _check_key(key: str, *, field: str) -> None:
-    # Qdrant reads brackets and quotes in a path as its own syntax.
-    if not key or any(not part for part in key.split(".")) or re.search(r'[\[\]"\x00-\x1f]', key):
+    # Qdrant reads brackets and quotes in a path as its own syntax, and no backslash.
+    if not key or any(not part for part in key.split(".")) or re.search(r'[\[\]"\\\x00-\x1f]', key):
         raise InvalidArgument(
-            f"{key!r} is no path of a metadata field: keys joined by dots, without brackets or quotes",
+            f"{key!r} is no path of a metadata field: keys joined by dots, without brackets, quotes or backslashes",
             field=field,
             reason="BAD_KEY",
         )

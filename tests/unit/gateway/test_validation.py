@@ -5,10 +5,13 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import given
+import qdrant_edge as edge
+from hypothesis import example, given, settings
 
 from winnow.search.v1 import documents_pb2
 from winnow_gateway import conversion, validation
+from winnow_gateway.filters import Exists, Filter
+from winnow_gateway.qdrant_filters import metadata_key
 from winnow_rpc.faults import InvalidArgument
 
 json_values = st.recursive(
@@ -18,7 +21,7 @@ json_values = st.recursive(
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(max_size=3),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(max_size=3), inner),
-    max_leaves=30,
+    max_leaves=10,
 )
 
 
@@ -40,7 +43,8 @@ def test_metadata_too_large_for_any_json_is_refused_before_anything_is_made_of_i
     assert caught.value.violations[0].field == "document.metadata"
 
 
-@given(st.dictionaries(st.text(max_size=3), json_values))
+@settings(max_examples=40)
+@given(st.dictionaries(st.text(max_size=3), json_values, max_size=5))
 def test_metadata_small_enough_as_json_is_so_in_a_message_too(metadata: dict[str, Any]) -> None:
     size = len(json.dumps(metadata, ensure_ascii=False).encode())
     validation.check_metadata_message(
@@ -53,3 +57,13 @@ def test_the_densest_metadata_is_taken_up_to_its_bound() -> None:
     assert conversion.read_document(document({"k": digits}), field="document").metadata == {"k": digits}
     with pytest.raises(InvalidArgument, match="65536 at most"):
         conversion.read_document(document({"k": [*digits, *digits[:100]]}), field="document")
+
+
+@given(st.text(min_size=1, max_size=8))
+@example("a\\b")
+def test_the_engine_takes_every_key_that_is_let_through(key: str) -> None:
+    try:
+        validation.checked_filter(Filter(must=(Exists(key),)))
+    except InvalidArgument:
+        return
+    edge.IsNullCondition(metadata_key(key))

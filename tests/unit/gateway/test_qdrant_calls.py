@@ -1,0 +1,46 @@
+"""What a call that the index does not answer as hoped becomes, and whether it speaks against the index."""
+
+import time
+
+import grpc
+import pytest
+from grpc.aio import Metadata
+
+from winnow_gateway.breaking import BreakerState, CircuitBreaker
+from winnow_gateway.guarding import guarded
+from winnow_gateway.ports import IndexRefused
+from winnow_gateway.qdrant_calls import asking
+from winnow_rpc.faults import Fault, Internal, Unavailable
+
+REFUSALS = [grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.DATA_LOSS]
+
+
+async def called(breaker: CircuitBreaker, code: grpc.StatusCode) -> Fault:
+    with pytest.raises(Fault) as caught:
+        async with guarded(breaker, "index", 5, 1, clock=time.perf_counter), asking("c", timeout=5):
+            raise grpc.aio.AioRpcError(code, Metadata(), Metadata(), details="this is why")
+    return caught.value
+
+
+@pytest.mark.parametrize("code", REFUSALS)
+async def test_calls_that_the_index_refuses_keep_nobody_else_from_it(code: grpc.StatusCode) -> None:
+    breaker = CircuitBreaker(clock=time.perf_counter)
+    for _ in range(10):
+        fault = await called(breaker, code)
+        assert isinstance(fault, IndexRefused)
+        assert fault.message == "the index refused a call: this is why"
+    assert breaker.state is BreakerState.CLOSED
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [(grpc.StatusCode.INTERNAL, Internal), (grpc.StatusCode.UNAVAILABLE, Unavailable)]
+)
+async def test_an_index_that_fails_several_times_in_a_row_is_given_a_pause(
+    code: grpc.StatusCode, kind: type[Fault]
+) -> None:
+    breaker = CircuitBreaker(clock=time.perf_counter)
+    for _ in range(5):
+        fault = await called(breaker, code)
+        assert isinstance(fault, kind)
+        assert not isinstance(fault, IndexRefused)
+    assert breaker.state is BreakerState.OPEN
