@@ -7,9 +7,10 @@ document.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
@@ -37,7 +38,7 @@ from winnow_gateway.qdrant_points import (
 )
 from winnow_gateway.qdrant_retrieval import Retrieval
 from winnow_rpc.calling import RECONNECTING, ChannelSettings, service_config
-from winnow_rpc.faults import Fault, InvalidArgument, ResourceExhausted
+from winnow_rpc.faults import AlreadyExists, Fault, InvalidArgument, ResourceExhausted
 
 _SCHEMAS = {
     MetadataType.KEYWORD: models.PayloadSchemaType.KEYWORD,
@@ -101,6 +102,7 @@ class QdrantIndex:
         # What each collection was made from, as last read. The catalog reads it anew every few seconds, so a collection
         # that another gateway made anew is mistaken for its former self no longer here than there.
         self._specs: dict[str, CollectionSpec] = {}
+        self._making: set[asyncio.Task[Collection]] = set()
         self.placements = QdrantPlacements(self._connection.client, timeout_seconds=timeout_seconds)
 
     @property
@@ -108,39 +110,62 @@ class QdrantIndex:
         return self._connection.client()
 
     async def create_collection(self, spec: CollectionSpec, *, created: datetime | None = None) -> Collection:
-        """Makes a collection with its payload indexes, which must be there before HNSW is built."""
+        """Makes a collection with its payload indexes, which must be there before HNSW is built.
+
+        Half of a collection would be worse than none: it is made to its end even if the caller goes away.
+        """
+        making = asyncio.create_task(self._make(spec, created or datetime.now(UTC)), name=f"make {spec.stored_as}")
+        self._making.add(making)
+        making.add_done_callback(self._making.discard)
+        return await asyncio.shield(making)
+
+    async def _make(self, spec: CollectionSpec, created: datetime) -> Collection:
         stored = spec.stored_as
-        async with self._asking(stored):
-            await self._client.create_collection(
-                stored,
-                vectors_config=dense_params(spec),
-                sparse_vectors_config=sparse_params(spec),
-                hnsw_config=models.HnswConfigDiff(m=spec.hnsw.m, ef_construct=spec.hnsw.ef_construct),
-                metadata=write_spec(spec, created=created or datetime.now(UTC)),
-                shard_number=self._spread.shards or None,
-                replication_factor=self._spread.replicas or None,
-                write_consistency_factor=self._spread.write_consistency or None,
-            )
         try:
+            async with self._asking(stored):
+                await self._client.create_collection(
+                    stored,
+                    vectors_config=dense_params(spec),
+                    sparse_vectors_config=sparse_params(spec),
+                    hnsw_config=models.HnswConfigDiff(m=spec.hnsw.m, ef_construct=spec.hnsw.ef_construct),
+                    metadata=write_spec(spec, created=created),
+                    shard_number=self._spread.shards or None,
+                    replication_factor=self._spread.replicas or None,
+                    write_consistency_factor=self._spread.write_consistency or None,
+                )
             for field in spec.metadata_fields:
                 async with self._asking(stored):
                     await self._client.create_payload_index(
                         stored, metadata_key(field.key), field_schema=_SCHEMAS[field.type], wait=True
                     )
+        except AlreadyExists:
+            raise
         except Fault:
-            # Half of a collection would be worse than none.
-            await self.delete_collection(stored)
+            # An index that fails here too keeps what it has, which `collection` describes as it is.
+            with suppress(Fault):
+                await self._unmake(stored, created)
             raise
         return await self.collection(stored)
 
+    async def _unmake(self, stored: str, created: datetime) -> None:
+        # Where no answer came, another gateway may have been first, and the collection is that one's.
+        if (await self.collection(stored)).created == created:
+            await self.delete_collection(stored)
+
     async def collection(self, name: str) -> Collection:
-        """One collection as it stands; one that is not ours counts as not there."""
+        """One collection as it stands; one that is not ours counts as not there.
+
+        A metadata field that it was to index and does not, since its making was cut short, is none of its fields: it
+        has to be searched as one that is not indexed.
+        """
         async with self._asking(name):
             info = await self._client.get_collection(name)
         read = read_spec(name, info.config.metadata or {})
         if read is None:
             raise no_collection(name)
         spec, created = read
+        fields = [field for field in spec.metadata_fields if metadata_key(field.key) in info.payload_schema]
+        spec = replace(spec, metadata_fields=tuple(fields))
         self._specs[name] = spec
         documents, indexed = info.points_count or 0, info.indexed_vectors_count or 0
         if spec.lexical:
@@ -307,7 +332,9 @@ class QdrantIndex:
         return retrieval.candidates([answer.points for answer in answers])
 
     async def close(self) -> None:
-        """Closes the connection."""
+        """Closes the connection, once the collections that are being made are."""
+        if self._making:
+            await asyncio.wait(self._making, timeout=self._timeout)
         await self._connection.close()
 
     async def _spec(self, name: str) -> CollectionSpec:

@@ -1,0 +1,102 @@
+"""A collection is made with all that it was asked for, or not at all, whoever goes away meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import Any
+
+import grpc
+import pytest
+from grpc.aio import Metadata
+from qdrant_client import AsyncQdrantClient
+
+from winnow_gateway.collections import CollectionSpec, EmbedderModel, MetadataField, MetadataType, Similarity
+from winnow_gateway.ports import Index
+from winnow_rpc.faults import AlreadyExists, DeadlineExceeded, NotFound, Unavailable
+
+FIELDS = (MetadataField("year", MetadataType.INTEGER), MetadataField("two words, ä", MetadataType.KEYWORD))
+SPEC = CollectionSpec("docs", EmbedderModel("some-model", "a" * 64, 4, Similarity.COSINE), metadata_fields=FIELDS)
+create_collection, create_payload_index = AsyncQdrantClient.create_collection, AsyncQdrantClient.create_payload_index
+
+# A collection of the fake is made in one step.
+pytestmark = pytest.mark.parametrize("index", ["qdrant-client over winnow_index"], indirect=True)
+
+
+def failure(code: grpc.StatusCode) -> grpc.aio.AioRpcError:
+    return grpc.aio.AioRpcError(code, Metadata(), Metadata())
+
+
+async def test_a_collection_whose_maker_goes_away_is_made_to_its_end(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go_on, made = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def slow(client: AsyncQdrantClient, name: str, key: str, **options: Any) -> Any:
+        begun.set()
+        await go_on.wait()
+        answer = await create_payload_index(client, name, key, **options)
+        if "two words" in key:
+            made.set()
+        return answer
+
+    monkeypatch.setattr(AsyncQdrantClient, "create_payload_index", slow)
+    async with asyncio.timeout(20):
+        making = asyncio.create_task(index.create_collection(SPEC))
+        await begun.wait()
+        making.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await making
+        go_on.set()
+        await made.wait()
+    assert (await index.collection("docs")).spec == SPEC
+    with pytest.raises(AlreadyExists):
+        await index.create_collection(SPEC)
+
+
+async def test_of_a_collection_whose_making_fails_nothing_is_left(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def late(client: AsyncQdrantClient, name: str, **options: Any) -> None:
+        await create_collection(client, name, **options)
+        raise failure(grpc.StatusCode.DEADLINE_EXCEEDED)
+
+    async def never(client: AsyncQdrantClient, name: str, key: str, **options: Any) -> None:
+        raise failure(grpc.StatusCode.UNAVAILABLE)
+
+    for step, fails, fault in (
+        ("create_collection", late, DeadlineExceeded),
+        ("create_payload_index", never, Unavailable),
+    ):
+        with monkeypatch.context() as client:
+            client.setattr(AsyncQdrantClient, step, fails)
+            with pytest.raises(fault):
+                await index.create_collection(SPEC)
+        with pytest.raises(NotFound):
+            await index.collection("docs")
+    assert (await index.create_collection(SPEC)).spec == SPEC
+
+
+async def test_a_maker_that_hears_nothing_leaves_the_collection_of_another_alone(
+    index: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    theirs = replace(SPEC, description="of another gateway")
+    await index.create_collection(theirs)
+
+    async def unheard(client: AsyncQdrantClient, name: str, **options: Any) -> None:
+        raise failure(grpc.StatusCode.DEADLINE_EXCEEDED)
+
+    with monkeypatch.context() as client:
+        client.setattr(AsyncQdrantClient, "create_collection", unheard)
+        with pytest.raises(DeadlineExceeded):
+            await index.create_collection(SPEC)
+    assert (await index.collection("docs")).spec == theirs
+
+
+async def test_a_collection_says_that_it_indexes_what_it_does(index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def years_alone(client: AsyncQdrantClient, name: str, key: str, **options: Any) -> None:
+        if "year" in key:
+            await create_payload_index(client, name, key, **options)
+
+    monkeypatch.setattr(AsyncQdrantClient, "create_payload_index", years_alone)
+    assert (await index.create_collection(SPEC)).spec.metadata_fields == FIELDS[:1]
