@@ -2,8 +2,8 @@
 
 Reading, embedding and writing overlap. Documents are taken in groups of what has arrived, without a timer: while the
 embedder works the next group gathers, and an idle one is given what there is. Groups are embedded side by side, but
-written one after another, so the last of two documents with one id wins. Everything is bounded: documents read ahead,
-groups in flight, acknowledgements not yet taken.
+written one after another, so the last of two documents with one id wins. Everything is bounded: documents and bytes
+read ahead (but for the last message), groups in flight, acknowledgements not yet taken.
 
 While a collection is embedded anew (`reembedding`), it is written to where it is; what was written just before it moved
 is written once more, to where it is then, before it is acknowledged.
@@ -23,6 +23,7 @@ from winnow_gateway.embedding import PassageEmbedding
 from winnow_gateway.moving import settled
 from winnow_gateway.patience import persist
 from winnow_gateway.ports import Embedder, Index, Point
+from winnow_gateway.read_ahead import BytesInHand, ReadAhead
 from winnow_rpc.faults import FailedPrecondition, Fault, NotFound
 
 T = TypeVar("T")
@@ -69,6 +70,10 @@ class IngestLimits:
     """Groups being embedded or waiting to be written."""
     read_ahead: int = 256
     """Documents read from the caller that no group has taken yet."""
+    read_ahead_bytes: int = 16 * 1024 * 1024
+    """Their text."""
+    held_bytes: int = 256 * 1024 * 1024
+    """Text that all streams together have in hand, past which each reads on only when nothing of it waits."""
     retry_seconds: float = 60.0
     """How long a backend that is unavailable or overloaded is waited for."""
 
@@ -97,14 +102,18 @@ class IngestRun:
         embedder: Embedder,
         index: Index,
         limits: IngestLimits,
+        in_hand: BytesInHand,
         timeout: Callable[[], float | None] = lambda: None,
     ) -> None:
+        """`in_hand` counts the text of all streams."""
         self._spec = spec
         self._embedder = embedder
         self._index = index
         self._limits = limits
         self._timeout = timeout
-        self._offered: asyncio.Queue[tuple[int, Offered] | None] = asyncio.Queue(limits.read_ahead)
+        self._offered: ReadAhead[tuple[int, Offered] | None] = ReadAhead(
+            entries=limits.read_ahead, size=limits.read_ahead_bytes, in_hand=in_hand
+        )
         self._outgoing: asyncio.Queue[asyncio.Task[Sequence[Acknowledgement]] | None] = asyncio.Queue(
             limits.groups_in_flight
         )
@@ -132,30 +141,28 @@ class IngestRun:
             for each in running:
                 each.cancel()
             await asyncio.gather(*running, return_exceptions=True)
+            self._offered.close()
 
     async def _read(self, documents: AsyncIterator[Sequence[Offered]]) -> None:
         sequence = 0
         try:
             async for batch in documents:
                 for offered in batch:
-                    await self._offered.put((sequence, offered))
+                    entry = (sequence, offered)
+                    self._offered.add(entry, _size(entry))
                     sequence += 1
-        except asyncio.CancelledError:
-            # Nobody takes from the queue any more: to put the end there could wait for ever.
-            raise
-        except BaseException:
-            await self._offered.put(_END)
-            raise
-        await self._offered.put(_END)
+                await self._offered.room()
+        finally:
+            self._offered.add(_END, 0)
 
     async def _form_groups(self) -> None:
         previous: _Group | None = None
-        entry = await self._offered.get()
+        entry = await self._offered.take()
         while entry is not _END:
             entries, size = [entry], _size(entry)
             # What is there already joins; what has not arrived is not waited for.
-            while not self._offered.empty() and len(entries) < self._limits.group_size:
-                entry = self._offered.get_nowait()
+            while not self._offered.empty and len(entries) < self._limits.group_size:
+                entry = await self._offered.take()
                 if entry is _END:
                     break
                 size += _size(entry)
@@ -169,7 +176,7 @@ class IngestRun:
             await self._outgoing.put(task)
             previous = group
             if entry is entries[-1]:
-                entry = await self._offered.get()
+                entry = await self._offered.take()
         await self._outgoing.put(None)
 
     def _register(self, entries: list[tuple[int, Offered]]) -> _Group:
@@ -189,6 +196,7 @@ class IngestRun:
             for _, offered in group.entries:
                 if self._in_flight.get(offered.id) is group:
                     del self._in_flight[offered.id]
+            self._offered.dealt_with(sum(_size(entry) for entry in group.entries))
         # Only now: a group that failed must not let the next one be written and acknowledged.
         group.written.set()
         return acknowledged

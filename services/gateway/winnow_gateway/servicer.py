@@ -16,6 +16,7 @@ from winnow_gateway.authorizing import visible
 from winnow_gateway.catalog import Catalog
 from winnow_gateway.ingesting import Acknowledgement, IngestLimits, IngestRun, Offered
 from winnow_gateway.ports import Embedder, Index
+from winnow_gateway.read_ahead import BytesInHand
 from winnow_gateway.reembedding import Reembedder
 from winnow_gateway.searching import Searcher
 from winnow_rpc.faults import Fault, InvalidArgument, NotFound
@@ -46,6 +47,7 @@ class SearchServicer(search_service_pb2_grpc.SearchServiceServicer):
         self._index = index
         self._reembedder = reembedder
         self._ingest_limits = ingest_limits
+        self._in_hand = BytesInHand(ingest_limits.held_bytes)
         self._default_deadline = default_deadline_seconds
         self.on_acknowledged: Callable[[Sequence[Acknowledgement]], None] = lambda group: None
         """Called with every group of documents that an ingest acknowledges."""
@@ -123,6 +125,7 @@ class SearchServicer(search_service_pb2_grpc.SearchServiceServicer):
             embedder=self._embedder,
             index=self._index,
             limits=self._ingest_limits,
+            in_hand=self._in_hand,
             timeout=context.time_remaining,
         )
         acknowledged = run.acknowledgements(_read_batches(request_iterator))

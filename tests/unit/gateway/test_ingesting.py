@@ -10,6 +10,7 @@ from tests.fakes.backends import FakeEmbedder, FakeIndex
 from winnow_gateway.collections import CollectionSpec
 from winnow_gateway.documents import Document
 from winnow_gateway.ingesting import Acknowledgement, IngestLimits, IngestRun, Offered, Outcome
+from winnow_gateway.read_ahead import BytesInHand
 from winnow_rpc.faults import Fault, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 
 LIMITS = IngestLimits(group_size=4, groups_in_flight=2, read_ahead=8, retry_seconds=5)
@@ -22,6 +23,7 @@ class Bench:
         self.embedder = FakeEmbedder()
         self.index = FakeIndex()
         self.spec = CollectionSpec("docs", self.embedder.served)
+        self.in_hand = BytesInHand(LIMITS.held_bytes)
 
     async def ingest(
         self, *batches: Sequence[Document | Offered], limits: IngestLimits = LIMITS
@@ -39,8 +41,11 @@ class Bench:
     async def collect(
         self, documents: AsyncIterator[Sequence[Offered]], limits: IngestLimits = LIMITS
     ) -> list[Acknowledgement]:
-        run = IngestRun(spec=self.spec, embedder=self.embedder, index=self.index, limits=limits)
+        run = self.run(limits)
         return [each async for group in run.acknowledgements(documents) for each in group]
+
+    def run(self, limits: IngestLimits = LIMITS) -> IngestRun:
+        return IngestRun(spec=self.spec, embedder=self.embedder, index=self.index, limits=limits, in_hand=self.in_hand)
 
     def texts(self) -> dict[str, str]:
         return {id_: point.document.text for id_, (point, _) in self.index.held["docs"].points.items()}
@@ -162,7 +167,7 @@ async def test_a_fault_of_the_callers_stream_comes_after_the_acknowledgements_be
         yield [Offered("a", Document("a", text="x"))]
         raise InvalidArgument("no batch", field="batch")
 
-    run = IngestRun(spec=bench.spec, embedder=bench.embedder, index=bench.index, limits=LIMITS)
+    run = bench.run()
     got: list[str] = []
     with pytest.raises(InvalidArgument, match="no batch"):
         async for group in run.acknowledgements(send()):
@@ -180,7 +185,7 @@ async def test_reading_stops_while_nobody_takes_acknowledgements(bench: Bench) -
             read += 1
             yield [Offered(f"d{read}", Document(f"d{read}", text="x"))]
 
-    run = IngestRun(spec=bench.spec, embedder=bench.embedder, index=bench.index, limits=LIMITS)
+    run = bench.run()
     acknowledged = run.acknowledgements(send())
     await anext(acknowledged)
     for _ in range(200):
@@ -195,6 +200,64 @@ async def test_reading_stops_while_nobody_takes_acknowledgements(bench: Bench) -
     await acknowledged.aclose()
 
 
+class Endless:
+    """A stream of documents of 1,000 characters, which count as 4,000 bytes, two in a message."""
+
+    def __init__(self) -> None:
+        self.read = 0
+
+    async def documents(self) -> AsyncIterator[Sequence[Offered]]:
+        while True:
+            self.read += 2
+            ids = [f"d{self.read - 1}", f"d{self.read}"]
+            yield [Offered(id_, Document(id_, text="x" * 1000)) for id_ in ids]
+
+
+async def settle() -> None:
+    for _ in range(100):
+        await asyncio.sleep(0)
+
+
+async def test_reading_stops_at_its_bytes_while_the_embedder_is_away(bench: Bench) -> None:
+    await bench.index.create_collection(bench.spec)
+    bench.embedder.delay = 3600
+    limits = IngestLimits(group_bytes=4_000, groups_in_flight=2, read_ahead=1000, read_ahead_bytes=12_000)
+    stream = Endless()
+    acknowledged = bench.run(limits).acknowledgements(stream.documents())
+    first = asyncio.ensure_future(anext(acknowledged))
+    await settle()
+    # Three groups of one document each, one of which waits for its place, the next in the hand of who forms groups,
+    # and three or four that wait.
+    assert 7 <= stream.read <= 8
+    assert bench.in_hand.held == 4_000 * stream.read
+    first.cancel()
+    await asyncio.gather(first, return_exceptions=True)
+    await acknowledged.aclose()
+    assert bench.in_hand.held == 0
+
+
+async def test_streams_that_hold_much_together_read_on_when_nothing_of_theirs_waits(bench: Bench) -> None:
+    await bench.index.create_collection(bench.spec)
+    bench.in_hand = BytesInHand(20_000)
+    bench.embedder.delay = 3600
+    stuck, other = Endless(), Endless()
+    limits = IngestLimits(group_bytes=4_000, groups_in_flight=2, read_ahead=1000)
+    held = bench.run(limits).acknowledgements(stuck.documents())
+    waiting = asyncio.ensure_future(anext(held))
+    await settle()
+    assert stuck.read < 12
+    bench.embedder.delay = 0
+    # Whatever the one holds whose embedder is away, the other goes on.
+    flowing = bench.run(limits).acknowledgements(other.documents())
+    for _ in range(20):
+        await anext(flowing)
+    await flowing.aclose()
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    await held.aclose()
+    assert bench.in_hand.held == 0
+
+
 async def test_closing_in_the_middle_leaves_no_task_behind(bench: Bench) -> None:
     before = asyncio.all_tasks()
     await bench.index.create_collection(bench.spec)
@@ -203,7 +266,7 @@ async def test_closing_in_the_middle_leaves_no_task_behind(bench: Bench) -> None
         for document in numbered(1000):
             yield [Offered(document.id, document)]
 
-    run = IngestRun(spec=bench.spec, embedder=bench.embedder, index=bench.index, limits=LIMITS)
+    run = bench.run()
     acknowledged = run.acknowledgements(send())
     await anext(acknowledged)
     await acknowledged.aclose()
