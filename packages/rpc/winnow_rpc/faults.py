@@ -22,6 +22,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+_QUOTED = 80
+
+
+def quoted(value: str) -> str:
+    """A value of a request as a message repeats it: in quotes, of a long one its beginning."""
+    return repr(value) if len(value) <= _QUOTED else f"{value[:_QUOTED]!r}..."
+
 
 @dataclass(frozen=True)
 class FieldViolation:

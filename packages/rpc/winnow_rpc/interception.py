@@ -143,7 +143,7 @@ class _Watch:
         if isinstance(error, faults.Fault):
             fault = error
             facts = self._ended(status.code_of(fault), fault)
-            log.info("call", **facts, reason=fault.reason, message=fault.message)
+            log.info("call", **facts, reason=fault.reason, message=status.status_of(fault).message)
         else:
             log.error("call", **self._ended(grpc.StatusCode.INTERNAL), exc_info=error)
             fault = faults.Internal(f"internal error; the log holds it under request id {self._id}")

@@ -35,6 +35,10 @@ CODES: dict[type[faults.Fault], grpc.StatusCode] = {
 # https://github.com/grpc/proposal/blob/master/L44-python-rich-status.md
 _DETAILS_KEY = "grpc-status-details-bin"
 
+# A status travels in HTTP/2 headers, of which gRPC takes 8 KiB, the message in them percent-encoded and once more in
+# the details. What a caller sent may be repeated in it and in the log, but not at any length.
+_MESSAGE_BYTES, _FACT_BYTES = 1024, 512
+
 _FAULTS = {code: kind for kind, code in CODES.items()} | {
     # These have no fault of their own: gRPC itself sends them.
     grpc.StatusCode.OUT_OF_RANGE: faults.InvalidArgument,
@@ -51,12 +55,15 @@ def code_of(fault: faults.Fault) -> grpc.StatusCode:
 
 
 def status_of(fault: faults.Fault) -> status_pb2.Status:
-    """A fault as google.rpc.Status, with its details."""
-    details = [error_details_pb2.ErrorInfo(reason=fault.reason, domain=DOMAIN, metadata=fault.metadata)]
+    """A fault as google.rpc.Status, with its details, long ones cut."""
+    facts = {key: _brief(value, _FACT_BYTES) for key, value in fault.metadata.items()}
+    details = [error_details_pb2.ErrorInfo(reason=fault.reason, domain=DOMAIN, metadata=facts)]
     packed = [_pack(detail) for detail in details]
     if isinstance(fault, faults.InvalidArgument) and fault.violations:
         violations = [
-            error_details_pb2.BadRequest.FieldViolation(field=v.field, description=v.description)
+            error_details_pb2.BadRequest.FieldViolation(
+                field=_brief(v.field, _FACT_BYTES), description=_brief(v.description, _MESSAGE_BYTES)
+            )
             for v in fault.violations
         ]
         packed.append(_pack(error_details_pb2.BadRequest(field_violations=violations)))
@@ -64,11 +71,13 @@ def status_of(fault: faults.Fault) -> status_pb2.Status:
         delay = duration_pb2.Duration()
         delay.FromMicroseconds(round(fault.retry_after * 1e6))
         packed.append(_pack(error_details_pb2.RetryInfo(retry_delay=delay)))
-    return status_pb2.Status(code=code_of(fault).value[0], message=fault.message, details=packed)
+    message = _brief(fault.message, _MESSAGE_BYTES)
+    return status_pb2.Status(code=code_of(fault).value[0], message=message, details=packed)
 
 
 def fault_of(status: status_pb2.Status) -> faults.Fault:
-    """The fault that a google.rpc.Status stands for; the inverse of `status_of` for every fault of ours."""
+    """The fault that a google.rpc.Status stands for; the inverse of `status_of` for every fault of ours whose
+    texts are not too long."""
     code = next((c for c in grpc.StatusCode if c.value[0] == status.code), grpc.StatusCode.UNKNOWN)
     info = error_details_pb2.ErrorInfo()
     bad = error_details_pb2.BadRequest()
@@ -106,6 +115,11 @@ def fault_from_rpc_error(error: grpc.RpcError) -> faults.Fault:
             if rich.code == code.value[0]:
                 return fault_of(rich)
     return fault_of(status_pb2.Status(code=code.value[0], message=message))
+
+
+def _brief(text: str, most: int) -> str:
+    encoded = text.encode()
+    return text if len(encoded) <= most else encoded[: most - 3].decode(errors="ignore") + "..."
 
 
 def _pack(

@@ -23,7 +23,7 @@ from winnow_gateway.documents import WHOLE_DOCUMENT, Document, DocumentView, Jso
 from winnow_gateway.filters import Condition, Exists, Filter, HasId, Match, Range, TimeRange
 from winnow_gateway.ingesting import Acknowledgement, Outcome
 from winnow_gateway.reembedding import ReembedPhase, ReembedProgress
-from winnow_rpc.faults import InvalidArgument
+from winnow_rpc.faults import InvalidArgument, quoted
 from winnow_rpc.status import status_of
 
 # Up to here every whole number has a double of its own, so a double that is whole was meant as an integer.
@@ -182,7 +182,7 @@ def read_metadata_fields(messages: Sequence[collections_pb2.MetadataField]) -> S
     for position, message in enumerate(messages):
         if message.type not in types:
             raise InvalidArgument(
-                f"the metadata field {message.key!r} has no known type",
+                f"the metadata field {quoted(message.key)} has no known type",
                 field=f"metadata_fields[{position}].type",
                 reason="NO_TYPE",
             )

@@ -11,7 +11,7 @@ from winnow_gateway.collections import LANGUAGES, NO_LANGUAGE, HnswConfig, Lexic
 from winnow_gateway.documents import Document, Json
 from winnow_gateway.filters import Condition, Exists, Filter, HasId, Match, Range, TimeRange
 from winnow_gateway.ordering import Fusion
-from winnow_rpc.faults import InvalidArgument
+from winnow_rpc.faults import InvalidArgument, quoted
 
 MAX_ID_BYTES = 512
 MAX_TITLE_BYTES = 4_096
@@ -43,7 +43,7 @@ def checked_collection_name(name: str, *, field: str = "collection") -> str:
     """A collection's name."""
     if not _COLLECTION_NAME.fullmatch(name):
         raise InvalidArgument(
-            f"{name!r} is no collection name: 1 to 128 of A-Z a-z 0-9 . _ -, the first a letter or digit",
+            f"{quoted(name)} is no collection name: 1 to 128 of A-Z a-z 0-9 . _ -, the first a letter or digit",
             field=field,
             reason="BAD_COLLECTION_NAME",
         )
@@ -175,7 +175,7 @@ def checked_lexical(lexical: LexicalConfig) -> LexicalConfig:
     if lexical.language not in LANGUAGES and lexical.language != NO_LANGUAGE:
         known = ", ".join(sorted(LANGUAGES))
         raise InvalidArgument(
-            f"{lexical.language!r} is no language of the BM25 index: {known}, or {NO_LANGUAGE}",
+            f"{quoted(lexical.language)} is no language of the BM25 index: {known}, or {NO_LANGUAGE}",
             field="lexical.language",
             reason="UNKNOWN_LANGUAGE",
         )
@@ -275,7 +275,7 @@ def _check_key(key: str, *, field: str) -> None:
     # Qdrant reads brackets and quotes in a path as its own syntax, and no backslash.
     if not key or any(not part for part in key.split(".")) or re.search(r'[\[\]"\\\x00-\x1f]', key):
         raise InvalidArgument(
-            f"{key!r} is no path of a metadata field: keys joined by dots, without brackets, quotes or backslashes",
+            f"{quoted(key)} is no path of a metadata field: keys joined by dots, without brackets, quotes, backslashes",
             field=field,
             reason="BAD_KEY",
         )

@@ -96,3 +96,10 @@ async def test_a_bad_collection_is_refused_by_field(
     gateway: Gateway, request_: c.CreateCollectionRequest, field: str
 ) -> None:
     assert violated(await fault(gateway.stub.CreateCollection(request_))) == field
+
+
+@pytest.mark.parametrize("name", ["x" * 20_000, "語" * 20_000])
+async def test_a_name_of_any_length_is_refused_for_what_it_is(gateway: Gateway, name: str) -> None:
+    came = await fault(gateway.stub.GetCollection(c.GetCollectionRequest(name=name)))
+    assert violated(came) == "name"
+    assert "is no collection name: 1 to 128" in came.message

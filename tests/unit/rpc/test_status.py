@@ -1,5 +1,8 @@
 """Faults become statuses and come back whole."""
 
+import base64
+from urllib.parse import quote
+
 import grpc
 import hypothesis.strategies as st
 import pytest
@@ -41,6 +44,27 @@ def test_field_violations_and_retry_hints_survive_the_wire() -> None:
     assert came.violations == (faults.FieldViolation("query", "too long"),)
     busy = fault_of(status_of(faults.ResourceExhausted("busy", retry_after=1.25)))
     assert busy.retry_after == 1.25
+
+
+@pytest.mark.parametrize("sign", ["x", "ü", "語", "😀"])
+def test_what_a_caller_sent_however_long_leaves_room_for_the_refusal(sign: str) -> None:
+    sent = sign * 100_000
+    refused = faults.InvalidArgument(f"{sent} is wrong", field=sent, reason="WRONG", metadata={"sent": sent})
+    status = status_of(refused)
+    headers = len(quote(status.message)) + len(base64.b64encode(status.SerializeToString()))
+    assert headers < 8192, "gRPC takes no more, and would say RESOURCE_EXHAUSTED in the place of all this"
+    came = fault_of(status)
+    assert isinstance(came, faults.InvalidArgument)
+    assert came.reason == "WRONG"
+    for text in (came.message, came.violations[0].field, came.violations[0].description, came.metadata["sent"]):
+        assert text.endswith("...")
+        assert sent.startswith(text.removesuffix("..."))
+
+
+def test_a_long_value_is_quoted_by_its_beginning() -> None:
+    assert faults.quoted("it's") == '"it\'s"'
+    assert faults.quoted("x" * 80) == repr("x" * 80)
+    assert faults.quoted("x" * 81) == repr("x" * 80) + "..."
 
 
 def test_a_detail_of_a_kind_we_do_not_know_is_passed_over() -> None:

@@ -12,7 +12,7 @@ import qdrant_edge as edge
 from qdrant_client import grpc as pb
 
 from winnow_index.wire import payloads
-from winnow_rpc.faults import InvalidArgument, Unimplemented
+from winnow_rpc.faults import InvalidArgument, Unimplemented, quoted
 
 MODEL = "qdrant/bm25"
 """Its name, in any case."""
@@ -36,7 +36,7 @@ def embed(document: pb.Document, *, field: str, query: bool) -> edge.SparseVecto
     """The BM25 vector of a text. Raises Unimplemented for any other model: this service runs none."""
     if document.model.lower() != MODEL:
         raise Unimplemented(
-            f"{field}: this index runs no model but {MODEL}; embed text for {document.model!r} beforehand",
+            f"{field}: this index runs no model but {MODEL}; embed text for {quoted(document.model)} beforehand",
             reason="MODEL_NOT_OFFERED",
             metadata={"model": document.model},
         )

@@ -14,7 +14,7 @@ from qdrant_client import grpc as pb
 
 from winnow_index.engine import slice_condition
 from winnow_index.wire import ids
-from winnow_rpc.faults import InvalidArgument
+from winnow_rpc.faults import InvalidArgument, quoted
 
 # Deeper nesting than this serves no reader and could exhaust the engine's stack.
 _DEEPEST = 16
@@ -30,7 +30,7 @@ def checked_key(key: str, field: str) -> str:
         # The engine's own parser is the judge; the condition itself is thrown away.
         edge.IsNullCondition(key)
     except ValueError:
-        raise _bad(field, f"{key[:80]!r} is not a path into a payload", "BAD_JSON_PATH") from None
+        raise _bad(field, f"{quoted(key)} is not a path into a payload", "BAD_JSON_PATH") from None
     return key
 
 
@@ -103,7 +103,7 @@ def _field_condition(message: Any, field: str, _depth: int) -> edge.FieldConditi
     key = checked_key(message.key, f"{field}.key")
     given = [name for name in _FIELD_PARTS if message.HasField(name)]
     if not given:
-        raise _bad(field, f"the condition on {key!r} says nothing: it needs a match, a range or the like")
+        raise _bad(field, f"the condition on {quoted(key)} says nothing: it needs a match, a range or the like")
     if len(given) > 1:
         raise _bad(field, f"one condition takes one of {', '.join(given)}; put each in a condition of its own")
     name, (argument, read) = given[0], _FIELD_PARTS[given[0]]

@@ -8,7 +8,7 @@ from uuid import UUID
 from qdrant_client import grpc as pb
 
 from winnow_index.engine import PointId
-from winnow_rpc.faults import InvalidArgument
+from winnow_rpc.faults import InvalidArgument, quoted
 
 
 def from_wire(message: pb.PointId, field: str) -> PointId:
@@ -21,7 +21,7 @@ def from_wire(message: pb.PointId, field: str) -> PointId:
             return UUID(message.uuid)
         except ValueError:
             raise InvalidArgument(
-                f"{field}: Unable to parse UUID: {message.uuid[:80]!r} is neither a UUID nor an unsigned integer",
+                f"{field}: Unable to parse UUID: {quoted(message.uuid)} is neither a UUID nor an unsigned integer",
                 field=field,
                 reason="BAD_POINT_ID",
             ) from None

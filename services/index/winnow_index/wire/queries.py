@@ -15,7 +15,7 @@ from winnow_index.definition import PayloadIndex
 from winnow_index.engine import PointId, dbsf, rrf
 from winnow_index.schema import Limits, VectorSchema
 from winnow_index.wire import filters, formulas, ids, refusals, vectors
-from winnow_rpc.faults import InvalidArgument, Unimplemented
+from winnow_rpc.faults import InvalidArgument, Unimplemented, quoted
 
 # Qdrant's defaults.
 _LIMIT = 10
@@ -124,7 +124,7 @@ class QueryReader:
             return edge.SearchParams(exact=True) if forced else None
         if message.params.HasField("idf") and message.using not in self._scope.schema.weighed:
             raise InvalidArgument(
-                f"{field}.idf needs a sparse vector with the idf modifier, which {message.using!r} is not",
+                f"{field}.idf needs a sparse vector with the idf modifier, which {quoted(message.using)} is not",
                 field=f"{field}.idf",
                 reason="WRONG_VECTOR_KIND",
             )
