@@ -29,6 +29,7 @@ from winnow_gateway.ports import (
     Point,
     RerankedBatch,
     RerankerModel,
+    WholeTexts,
     no_lexical_index,
 )
 from winnow_rpc.faults import AlreadyExists, FailedPrecondition, Fault, InvalidArgument, NotFound
@@ -192,6 +193,8 @@ class FakeIndex:
         """Raised by every search while set."""
         self.texts_failure: Fault | None = None
         """Raised while set when whole texts are asked for."""
+        self.most_texts = 1_000
+        """How many whole texts are given at once."""
         self.delay = 0.0
         """Seconds that a search takes."""
         self.state = IndexState.READY
@@ -252,11 +255,14 @@ class FakeIndex:
         found = [points[id_] for id_ in document_ids if id_ in points]
         return [StoredDocument(point.document, point.content_hash, updated) for point, updated in found]
 
-    async def texts(self, name: str, document_ids: Sequence[str]) -> Mapping[str, str]:
+    async def texts(self, name: str, document_ids: Sequence[str]) -> WholeTexts:
         if self.texts_failure:
             raise self.texts_failure
         points = self._find(name).points
-        return {id_: points[id_][0].document.text for id_ in document_ids if id_ in points}
+        given = [id_ for id_ in document_ids if id_ in points][: self.most_texts]
+        return WholeTexts(
+            {id_: points[id_][0].document.text for id_ in given}, max(0, len(document_ids) - self.most_texts)
+        )
 
     async def documents(
         self, name: str, *, filter_: Filter, limit: int, offset: str | None, view: DocumentView

@@ -31,6 +31,7 @@ class Cause(Enum):
     UNAVAILABLE = "UNAVAILABLE"
     BREAKER_OPEN = "BREAKER_OPEN"
     OVERLOADED = "OVERLOADED"
+    TOO_LARGE = "TOO_LARGE"
 
     @staticmethod
     def of(fault: Fault) -> Cause:
@@ -52,6 +53,8 @@ class Cause(Enum):
                 return "there was no time left for it"
             case Cause.BREAKER_OPEN:
                 return f"the {backend} has failed several times in a row and is given a pause"
+            case Cause.TOO_LARGE:
+                return "more does not fit into one answer"
             case Cause.OVERLOADED:
                 return f"the {backend} has too much to do" + (f" ({fault.message})" if fault else "")
             case Cause.UNAVAILABLE:

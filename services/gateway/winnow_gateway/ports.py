@@ -108,6 +108,14 @@ class HashPage:
     next_offset: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class WholeTexts:
+    """Whole texts of documents by id, and for how many more one answer has no room."""
+
+    texts: Mapping[str, str]
+    left_out: int = 0
+
+
 class IndexRefused(Internal):
     """The index works, but refused a call: it could do nothing with it, or nothing with that collection."""
 
@@ -241,8 +249,9 @@ class Index(Protocol):
         """Those of the documents that are there, whole, in no order."""
         ...
 
-    async def texts(self, name: str, document_ids: Sequence[str]) -> Mapping[str, str]:
-        """The whole text of each of the documents that is there."""
+    async def texts(self, name: str, document_ids: Sequence[str]) -> WholeTexts:
+        """The whole text of each of the documents that is there; the first of them, if all are too much for one
+        answer to a caller."""
         ...
 
     async def documents(

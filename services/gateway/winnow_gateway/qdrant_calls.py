@@ -29,6 +29,12 @@ from winnow_rpc.faults import (
 from winnow_rpc.status import fault_from_rpc_error
 
 
+class MessageTooLarge(ResourceExhausted):
+    """A call of the index, or its answer, does not fit into one message: it may in parts."""
+
+    default_reason = "MESSAGE_TOO_LARGE"
+
+
 @asynccontextmanager
 async def asking(collection: str = "", *, timeout: float) -> AsyncIterator[None]:
     """Around a call: the request id and its trace go along, time is bounded to `timeout` seconds, failures become
@@ -44,6 +50,9 @@ async def asking(collection: str = "", *, timeout: float) -> AsyncIterator[None]
             "the index is overloaded", reason="INDEX_OVERLOADED", retry_after=error.retry_after_s
         ) from error
     except grpc.aio.AioRpcError as error:
+        if error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED:
+            # gRPC's own word for it: an index with too much to do says when to come back, and is told apart above.
+            raise MessageTooLarge(f"too much for one message of the index: {error.details()}") from error
         raise _index_fault(error, collection) from error
 
 
@@ -71,7 +80,7 @@ def _index_fault(error: grpc.aio.AioRpcError, collection: str) -> Fault:
                 metadata={"cause": fault.message},
                 retry_after=1.0,
             )
-        case DeadlineExceeded() | ResourceExhausted() | Unimplemented():
+        case DeadlineExceeded() | Unimplemented():
             return fault
         case InvalidArgument() | FailedPrecondition() | DataLoss():
             # What we made of a request that we had accepted, or a collection whose files it cannot read.

@@ -8,10 +8,11 @@ document.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +24,8 @@ from winnow_gateway.documents import DocumentView, StoredDocument, point_id
 from winnow_gateway.filters import Filter
 from winnow_gateway.ordering import Fusion
 from winnow_gateway.placements import split_stored
-from winnow_gateway.ports import Candidate, HashPage, Page, Point
-from winnow_gateway.qdrant_calls import asking, no_collection
+from winnow_gateway.ports import Candidate, HashPage, Page, Point, WholeTexts
+from winnow_gateway.qdrant_calls import MessageTooLarge, asking, no_collection
 from winnow_gateway.qdrant_connection import IndexAccess, QdrantConnection
 from winnow_gateway.qdrant_filters import metadata_key, qdrant_filter
 from winnow_gateway.qdrant_placements import QdrantPlacements
@@ -38,7 +39,7 @@ from winnow_gateway.qdrant_points import (
 )
 from winnow_gateway.qdrant_retrieval import Retrieval
 from winnow_rpc.calling import RECONNECTING, ChannelSettings, service_config
-from winnow_rpc.faults import AlreadyExists, Fault, InvalidArgument, ResourceExhausted
+from winnow_rpc.faults import AlreadyExists, Fault, InvalidArgument
 
 _SCHEMAS = {
     MetadataType.KEYWORD: models.PayloadSchemaType.KEYWORD,
@@ -98,6 +99,8 @@ class QdrantIndex:
             access=access or IndexAccess(),
         )
         self._timeout = timeout_seconds
+        # The rest is for what else an answer holds.
+        self._most_text_bytes = max_message_bytes * 3 // 4
         self._spread = spread or Spread()
         # What each collection was made from, as last read. The catalog reads it anew every few seconds, so a collection
         # that another gateway made anew is mistaken for its former self no longer here than there.
@@ -235,26 +238,45 @@ class QdrantIndex:
 
     async def stored_documents(self, name: str, document_ids: Sequence[str]) -> Sequence[StoredDocument]:
         """Those of the documents that are there, whole, in no order."""
-        try:
-            async with self._asking(name):
-                records = await self._client.retrieve(name, [point_id(id_) for id_ in document_ids], with_payload=True)
-        except ResourceExhausted:
-            if len(document_ids) == 1:
-                raise
-            # So many large texts do not fit into one message.
-            half = len(document_ids) // 2
-            first = await self.stored_documents(name, document_ids[:half])
-            return [*first, *await self.stored_documents(name, document_ids[half:])]
-        return [read_stored(record.payload or {}) for record in records]
+        points = [point_id(id_) for id_ in document_ids]
+        async with aclosing(self._payloads(name, points, True)) as parts:
+            return [read_stored(payload) async for part in parts for payload in part.values()]
 
-    async def texts(self, name: str, document_ids: Sequence[str]) -> Mapping[str, str]:
-        """The whole text of each of the documents that is there."""
-        async with self._asking(name):
-            records = await self._client.retrieve(
-                name, [point_id(id_) for id_ in document_ids], with_payload=["document_id", "text", "text_rest"]
-            )
-        found = [read_document(record.payload or {}) for record in records]
-        return {document.id: document.text for document in found}
+    async def texts(self, name: str, document_ids: Sequence[str]) -> WholeTexts:
+        """The whole text of each of the documents that is there; the first of them, if all are too much for one
+        answer."""
+        points = [point_id(id_) for id_ in document_ids]
+        texts: dict[str, str] = {}
+        size = 0
+        async with aclosing(self._payloads(name, points, ["document_id", "text", "text_rest"])) as parts:
+            async for part in parts:
+                for payload in (part[point] for point in points if point in part):
+                    document = read_document(payload)
+                    size += len(document.text.encode())
+                    if size > self._most_text_bytes:
+                        return WholeTexts(texts, len(document_ids) - document_ids.index(document.id))
+                    texts[document.id] = document.text
+        return WholeTexts(texts)
+
+    async def _payloads(
+        self, name: str, points: Sequence[str], keys: Sequence[str] | bool, *, timeout: float | None = None
+    ) -> AsyncGenerator[Mapping[str, dict[str, Any]], None]:
+        """Payloads by point, of those that are there: in as many parts as they need messages, in the given order."""
+        begin, size = 0, len(points)
+        while begin < len(points):
+            part = points[begin : begin + size]
+            try:
+                async with self._asking(name, timeout=timeout):
+                    records = await self._client.retrieve(
+                        name, part, with_payload=keys if isinstance(keys, bool) else list(keys)
+                    )
+            except MessageTooLarge:
+                if len(part) == 1:
+                    raise
+                size = len(part) // 2
+                continue
+            begin += len(part)
+            yield {str(record.id): record.payload or {} for record in records}
 
     async def documents(
         self, name: str, *, filter_: Filter, limit: int, offset: str | None, view: DocumentView
@@ -270,7 +292,7 @@ class QdrantIndex:
                     with_payload=[*payload_keys(view), "text_rest"] if view.text else payload_keys(view),
                     with_vectors=False,
                 )
-        except ResourceExhausted:
+        except MessageTooLarge:
             if limit == 1:
                 raise
             # So many large texts do not fit into one message; a page may be shorter than asked for.
@@ -326,10 +348,30 @@ class QdrantIndex:
             ef=ef,
             exact=exact,
         )
-        queries = retrieval.queries(payload_keys(view))
+        keys = payload_keys(view)
+        try:
+            orders = await self._orders(name, retrieval.queries(keys), timeout)
+        except MessageTooLarge:
+            # What they hold is too much for one message: at first the orders alone.
+            orders = await self._orders(name, retrieval.queries([]), timeout)
+            payloads: dict[str, dict[str, Any]] = {}
+            points = [str(point.id) for point in orders[0]]
+            async with aclosing(self._payloads(name, points, keys, timeout=timeout)) as parts:
+                async for part in parts:
+                    payloads |= part
+            orders[0] = [
+                point.model_copy(update={"payload": payloads[str(point.id)]})
+                for point in orders[0]
+                if str(point.id) in payloads
+            ]
+        return retrieval.candidates(orders)
+
+    async def _orders(
+        self, name: str, queries: Sequence[models.QueryRequest], timeout: float | None
+    ) -> list[list[models.ScoredPoint]]:
         async with self._asking(name, timeout=timeout):
             answers = await self._client.query_batch_points(name, queries)
-        return retrieval.candidates([answer.points for answer in answers])
+        return [answer.points for answer in answers]
 
     async def close(self) -> None:
         """Closes the connection, once the collections that are being made are."""

@@ -59,7 +59,7 @@ class Retrieval:
             prefetch=[models.Prefetch(**order) for order in orders],
             query=models.RrfQuery(rrf=fusion),
             limit=self.limit + _TIES,
-            with_payload=list(payload),
+            with_payload=list(payload) or False,
         )
         return [fused, *(self._one_order(order) for order in orders)]
 

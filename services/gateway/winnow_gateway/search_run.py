@@ -344,7 +344,10 @@ class SearchRun:
             # A part of what is left is for sending it all.
             left = 0.9 * self._budget.until_deadline
             async with guarded(self._backends.index_breaker, "index", left, 1.0, clock=self._clock):
-                texts = await self._backends.index.texts(self._spec.stored_as, long)
+                whole = await self._backends.index.texts(self._spec.stored_as, long)
+            texts = whole.texts
+            if whole.left_out:
+                self._degradations.append(outcomes.texts_cut(Cause.TOO_LARGE, None, count=whole.left_out))
         except Fault as fault:
             self._degradations.append(outcomes.texts_cut(Cause.of(fault), fault, count=len(long)))
         self._timing.retrieve_micros += round((self._clock() - entered) * 1e6)

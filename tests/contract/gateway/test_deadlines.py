@@ -270,6 +270,19 @@ async def test_long_texts_that_the_index_does_not_give_are_reported(gateway: Gat
     assert len(long.document.text) == 16 * 1024
 
 
+async def test_long_texts_that_one_answer_cannot_hold_are_reported(gateway: Gateway) -> None:
+    await fill(gateway)
+    await ingest(gateway, [d.Document(id=f"long-{n}", text="cat " * 10_000) for n in range(3)])
+    gateway.index.most_texts = 2
+    response = await gateway.stub.Search(search(mode=s.SEARCH_MODE_TWO_STAGE))
+    degradation = only(response)
+    assert (degradation.kind, degradation.reason) == (s.DEGRADATION_KIND_INDEX_PARTIAL, "TOO_LARGE")
+    assert degradation.message.endswith("because more does not fit into one answer")
+    assert degradation.affected_count == 1
+    lengths = [len(hit.document.text) for hit in response.hits if hit.document.id.startswith("long")]
+    assert lengths == [40_000, 40_000, 16 * 1024]
+
+
 async def test_a_stream_begins_with_retrieval_betters_it_and_ends_with_what_search_answers(gateway: Gateway) -> None:
     await fill_many(gateway, 12)
     request = search(mode=s.SEARCH_MODE_TWO_STAGE, limit=12)

@@ -23,7 +23,7 @@ from winnow_gateway.collections import (
 from winnow_gateway.documents import WHOLE_DOCUMENT, Document, DocumentView
 from winnow_gateway.filters import NO_FILTER, Condition, Exists, Filter, HasId, Match, Range, TimeRange
 from winnow_gateway.ordering import DEFAULT_FUSION, Fusion, StagePlace
-from winnow_gateway.ports import Candidate, Index, Point
+from winnow_gateway.ports import Candidate, Index, Point, WholeTexts
 from winnow_gateway.qdrant_index import QdrantIndex
 from winnow_rpc.faults import AlreadyExists, FailedPrecondition, NotFound, Unavailable
 
@@ -362,7 +362,8 @@ async def test_of_a_long_text_a_candidate_has_the_head_and_the_index_the_whole(i
     found = await retrieve(index, embed_words(long.passage), None)
     assert [(each.document.id, each.head_only) for each in found] == [("long", True), ("cat", False)]
     assert found[0].document.text == "é" * 8192
-    assert await index.texts("docs", ["long", "cat", "unknown"]) == {"long": long.text, "cat": DOCUMENTS[0].text}
+    texts = await index.texts("docs", ["long", "cat", "unknown"])
+    assert texts == WholeTexts({"long": long.text, "cat": DOCUMENTS[0].text})
     stored = await index.document("docs", "long")
     assert stored
     assert stored.document == long
@@ -386,6 +387,34 @@ async def test_a_page_of_texts_too_large_for_one_message_is_shorter(index: Index
         if offset is None:
             break
     assert sorted(seen, key=lambda each: each.id) == large
+
+
+async def test_candidates_too_large_for_one_message_come_whole(index: Index) -> None:
+    large = [Document(f"d{i:02}", text="x " * n, metadata={"blob": "y" * 60_000}) for i, n in enumerate(range(1, 65))]
+    await index.create_collection(SPEC)
+    for start in range(0, len(large), 16):
+        await index.upsert("docs", [point(each) for each in large[start : start + 16]])
+    by_id = {each.id: each for each in large}
+    for vector, text in ((embed_words("x"), None), (None, "x"), (embed_words("x"), "x")):
+        found = await retrieve(index, vector, text, limit=60)
+        assert len(found) == 60
+        assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)
+        for each in found:
+            assert each.document == by_id[each.document.id]
+            assert (each.dense is not None, each.lexical is not None) == (vector is not None, text is not None)
+
+
+@pytest.mark.parametrize("index", ["qdrant-client over winnow_index"], indirect=True)
+async def test_whole_texts_are_given_as_far_as_one_answer_holds_them(index: Index) -> None:
+    large = [Document(f"d{i}", text=chr(97 + i) * 500_000) for i in range(8)]
+    await index.create_collection(SPEC)
+    for each in large:
+        await index.upsert("docs", [Point(each, each.content_hash, embed_words("x"))])
+    wanted = ["d7", "unknown", *(f"d{i}" for i in range(7))]
+    found = await index.texts("docs", wanted)
+    assert list(found.texts) == ["d7", "d0", "d1", "d2"]
+    assert all(text == large[int(id_[1:])].text for id_, text in found.texts.items())
+    assert found.left_out == 4
 
 
 async def test_an_index_that_is_not_there_is_unavailable() -> None:
