@@ -164,7 +164,7 @@ class SearchServicer(search_service_pb2_grpc.SearchServiceServicer):
         collection = validation.checked_collection_name(request.collection)
         view = conversion.read_view(request.view)
         filter_ = conversion.read_filter(request.filter)
-        offset = paging.read_token("documents", request.page_token)
+        offset = paging.read_token("documents", request.page_token, possible=paging.is_point)
         size = _page_size(request.page_size)
         page = await self._catalog.located(
             collection,

@@ -6,6 +6,7 @@ from tests.contract.gateway.calls import TEXTS, fault, fill, ingest, violated
 from tests.contract.gateway.conftest import Gateway
 from winnow.search.v1 import collections_pb2 as c
 from winnow.search.v1 import documents_pb2 as d
+from winnow_gateway import paging
 from winnow_rpc import faults
 
 
@@ -69,3 +70,10 @@ async def test_deleting_wants_ids_or_a_filter_and_not_both(
     gateway: Gateway, request_: d.DeleteDocumentsRequest
 ) -> None:
     assert violated(await fault(gateway.stub.DeleteDocuments(request_))) == "ids"
+
+
+async def test_a_page_token_that_no_list_gave_is_refused(gateway: Gateway) -> None:
+    await fill(gateway)
+    token = paging.write_token("documents", "nonsense")
+    came = await fault(gateway.stub.ListDocuments(d.ListDocumentsRequest(collection="docs", page_token=token)))
+    assert (violated(came), came.reason) == ("page_token", "BAD_PAGE_TOKEN")

@@ -4,7 +4,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from winnow_gateway.paging import read_token, write_token
+from winnow_gateway.documents import point_id
+from winnow_gateway.paging import is_point, read_token, write_token
 from winnow_rpc.faults import InvalidArgument
 
 
@@ -22,6 +23,15 @@ def test_the_end_is_the_empty_token() -> None:
 def test_a_token_that_is_not_ours_is_refused(token: str) -> None:
     with pytest.raises(InvalidArgument, match="page token"):
         read_token("documents", token)
+
+
+def test_a_page_of_documents_begins_at_a_point() -> None:
+    point = point_id("a")
+    assert read_token("documents", write_token("documents", point), possible=is_point) == point
+    for position in ("nonsense", point[:-1], f"{{{point}}}", point.upper(), "7"):
+        with pytest.raises(InvalidArgument) as caught:
+            read_token("documents", write_token("documents", position), possible=is_point)
+        assert caught.value.reason == "BAD_PAGE_TOKEN"
 
 
 @given(st.text())
