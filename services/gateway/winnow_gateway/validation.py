@@ -33,6 +33,7 @@ MIN_BUDGET_MICROS = 1_000
 MAX_BUDGET_MICROS = 3_600_000_000
 MAX_AVERAGE_WORDS = 1_000_000
 MAX_FUSION_K = 1_000_000
+MAX_FUSION_WEIGHT = 1_000_000
 MAX_PAGE_SIZE = 1_000
 DEFAULT_PAGE_SIZE = 100
 
@@ -196,9 +197,12 @@ def checked_fusion(fusion: Fusion, *, field: str) -> Fusion:
         )
     for name in ("dense_weight", "lexical_weight"):
         weight = getattr(fusion, name)
-        if not 0 < weight < math.inf:
+        # Past some weight the first rank's share is more than a float holds.
+        if not 0 < weight <= MAX_FUSION_WEIGHT:
             raise InvalidArgument(
-                f"{field}.{name} is {weight}: above 0", field=f"{field}.{name}", reason="OUT_OF_RANGE"
+                f"{field}.{name} is {weight}: above 0, {MAX_FUSION_WEIGHT} at most",
+                field=f"{field}.{name}",
+                reason="OUT_OF_RANGE",
             )
     return fusion
 

@@ -119,9 +119,14 @@ class Optimizer:
     def _pace(self, collection: Collection) -> _Pace:
         return self._paces.setdefault(collection.directory.path, _Pace())
 
+    def _forget_deleted(self) -> None:
+        there = {collection.directory.path for collection in self._store}
+        self._paces = {path: pace for path, pace in self._paces.items() if path in there}
+
     async def _run(self) -> None:
         while True:
             self._wake.clear()
+            self._forget_deleted()
             for collection in self._store:
                 try:
                     due = time.monotonic() >= self._pace(collection).not_before and self.wants_build(collection)

@@ -284,6 +284,10 @@ def must(**condition: Any) -> d.Filter:
             {"retrieval": s.RetrievalOptions(fusion=s.RankFusion(k=2, dense_weight=1, lexical_weight=math.nan))},
             "retrieval.fusion.lexical_weight",
         ),
+        (
+            {"retrieval": s.RetrievalOptions(fusion=s.RankFusion(k=1, dense_weight=3e38, lexical_weight=1))},
+            "retrieval.fusion.dense_weight",
+        ),
         ({"mixing": s.RankMixing(k=0, rerank_weight=1)}, "mixing.k"),
         ({"mixing": s.RankMixing(k=math.nan, rerank_weight=1)}, "mixing.k"),
         ({"mixing": s.RankMixing(k=1, rerank_weight=0)}, "mixing.rerank_weight"),

@@ -14,6 +14,7 @@ from winnow_index import durable_files
 from winnow_index.changes import Upsert
 from winnow_index.collection import Collection
 from winnow_index.definition import Configuration
+from winnow_index.optimizing import Optimizer, OptimizerOptions
 from winnow_index.schema import Limits
 from winnow_index.store import Store
 from winnow_index.wire import configs
@@ -94,6 +95,20 @@ async def test_a_deletion_goes_on_where_a_failing_disk_ended_it(
             assert again.get("c").info().points_count == 2
             assert again.aliases() == {}
             await again.close()
+
+
+async def test_of_a_deleted_collection_the_optimizer_keeps_nothing(tmp_path: Path) -> None:
+    store = await _store(tmp_path)
+    optimizer = Optimizer(store, OptimizerOptions(interval=0.005))
+    optimizer.start()
+    async with asyncio.timeout(20):
+        while len(optimizer._paces) != 1:  # noqa: ASYNC110 - the optimizer looks for work by itself
+            await asyncio.sleep(0.005)
+        await store.delete("c")
+        while optimizer._paces:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    await optimizer.stop()
+    await store.close()
 
 
 async def test_a_creation_that_fails_at_its_last_step_leaves_nothing(
