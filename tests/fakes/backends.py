@@ -32,7 +32,7 @@ from winnow_gateway.ports import (
     WholeTexts,
     no_lexical_index,
 )
-from winnow_rpc.faults import AlreadyExists, FailedPrecondition, Fault, InvalidArgument, NotFound
+from winnow_rpc.faults import AlreadyExists, FailedPrecondition, Fault, InvalidArgument, NotFound, ResourceExhausted
 
 DIMENSION = 64
 
@@ -46,6 +46,16 @@ def embed_words(text: str, salt: str = "") -> NDArray[np.float32]:
     return vector / np.linalg.norm(vector)
 
 
+def _refuse_too_large(words: Sequence[Sequence[str]], limit: int) -> None:
+    """As the model services refuse what could never wait, even alone."""
+    if (count := sum(map(len, words))) > limit:
+        raise ResourceExhausted(
+            "the request has too many tokens",
+            reason="REQUEST_TOO_LARGE",
+            metadata={"token_count": str(count), "max_queued_tokens": str(limit)},
+        )
+
+
 class FakeEmbedder:
     """Implements ports.Embedder."""
 
@@ -55,6 +65,8 @@ class FakeEmbedder:
         self.max_words = 100
         self.failures: list[Fault | None] = []
         """Raised by the next calls that embed, one each; None lets one pass."""
+        self.max_call_words = 10**9
+        """A call with more is refused as too large."""
         self.refused_words: set[str] = set()
         """A passage with one of these makes its whole call fail."""
         self.away: Fault | None = None
@@ -96,6 +108,7 @@ class FakeEmbedder:
         if fingerprint != self.served.fingerprint:
             raise FailedPrecondition("another model is served")
         words = [text.split() for text in texts]
+        _refuse_too_large(words, self.max_call_words)
         for position, each in enumerate(words):
             if self.refused_words.intersection(each):
                 raise InvalidArgument("the text holds a word that is refused", field=f"texts[{position}]")
@@ -125,6 +138,8 @@ class FakeReranker:
         """Seconds that a batch takes."""
         self.scored = 0
         """Passages scored, over all calls."""
+        self.max_call_words = 10**9
+        """A call with more is refused as too large."""
         self.cancelled = asyncio.Event()
         """Set when a call was given up before its end."""
         self.timeouts: list[float | None] = []
@@ -143,6 +158,7 @@ class FakeReranker:
         self.passages = list(passages)
         self.calls += 1
         self.timeouts.append(timeout)
+        _refuse_too_large([passage.split() for passage in passages], self.max_call_words)
         batches = range(0, len(passages), 2)
         ended = False
         try:

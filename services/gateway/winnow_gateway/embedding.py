@@ -1,14 +1,16 @@
-"""Documents to points: one call of the embedder for a group, and who is at fault where it refuses."""
+"""Documents to points: one call of the embedder for a group, several where it is too large for one, and who is at fault
+where the embedder refuses."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from winnow_gateway.call_sizes import is_too_large, smaller_call
 from winnow_gateway.documents import Document
 from winnow_gateway.patience import persist
 from winnow_gateway.ports import EmbeddedTexts, Embedder, Point
-from winnow_rpc.faults import Fault, InvalidArgument
+from winnow_rpc.faults import Fault, InvalidArgument, ResourceExhausted
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +47,15 @@ class PassageEmbedding:
                 seconds=self.retry_seconds,
                 work=self.work,
             )
-        except InvalidArgument as refusal:
+        except (InvalidArgument, ResourceExhausted) as refusal:
+            too_large = is_too_large(refusal)
+            if isinstance(refusal, ResourceExhausted) and not too_large:
+                raise
             if len(documents) == 1:
                 return EmbeddedGroup(refusals={documents[0].id: refusal})
-            # One of them is at fault: each alone finds out which, and the others do not suffer for it.
-            parts = [await self.embed([document]) for document in documents]
+            # Else one of them is at fault: each alone finds out which, and the others do not suffer for it.
+            size = smaller_call(len(documents), refusal) if too_large else 1
+            parts = [await self.embed(documents[at : at + size]) for at in range(0, len(documents), size)]
             return EmbeddedGroup(
                 [point for part in parts for point in part.points],
                 {id_: fault for part in parts for id_, fault in part.refusals.items()},

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from winnow_gateway.breaking import CircuitBreaker
+from winnow_gateway.call_sizes import call_tokens, is_too_large, smaller_call
 from winnow_gateway.costs import CostBook, RerankCost
 from winnow_gateway.ordering import scored_prefix
 from winnow_gateway.outcomes import Cause
@@ -15,7 +17,7 @@ from winnow_gateway.ports import RerankedBatch, Reranker
 from winnow_rpc.faults import DeadlineExceeded, Fault, ResourceExhausted
 
 MAX_CALL_PASSAGES = 1_000
-"""Passages of one call: what a reranker takes by default."""
+"""Passages of one call: what a reranker takes by default. Fewer where so many have too many tokens for it."""
 
 # Silence is held against the reranker only when it lasts longer than its usual time to a first score can explain;
 # between two batches of a busy one, others have their turns.
@@ -64,6 +66,8 @@ class AnytimeReranker:
         self._breaker = breaker
         self._book = book
         self._clock = clock
+        self._call_tokens = math.inf
+        """Tokens of one call, once the reranker has refused more."""
 
     async def run(
         self,
@@ -82,13 +86,19 @@ class AnytimeReranker:
         `start` is the position of the first passage; `stop_at` a moment of the clock; `cost` what is expected, by which
         silence is judged.
         """
-        for at in range(0, len(passages), MAX_CALL_PASSAGES):
-            part = passages[at : at + MAX_CALL_PASSAGES]
+        at, size = 0, int(max(1, min(MAX_CALL_PASSAGES, self._call_tokens / cost.tokens_per_passage)))
+        while at < len(passages):
+            part = passages[at : at + size]
             async with aclosing(self._call(state, start + at, collection, query, part, cost, stop_at)) as batches:
                 async for _ in batches:
                     yield
+            if state.fault and is_too_large(state.fault) and len(part) > 1:
+                size, self._call_tokens = smaller_call(len(part), state.fault), call_tokens(state.fault)
+                state.cause = state.fault = None
+                continue
             if state.cause:
                 return
+            at += len(part)
 
     def unreachable(self, fault: Fault) -> None:
         """Takes note that the reranker failed to answer something else that a search needed of it."""

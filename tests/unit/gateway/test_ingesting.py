@@ -10,6 +10,7 @@ from tests.fakes.backends import FakeEmbedder, FakeIndex
 from winnow_gateway.collections import CollectionSpec
 from winnow_gateway.documents import Document
 from winnow_gateway.ingesting import Acknowledgement, IngestLimits, IngestRun, Offered, Outcome
+from winnow_gateway.ports import EmbeddedTexts
 from winnow_gateway.read_ahead import BytesInHand
 from winnow_rpc.faults import Fault, InvalidArgument, NotFound, ResourceExhausted, Unavailable
 
@@ -271,3 +272,21 @@ async def test_closing_in_the_middle_leaves_no_task_behind(bench: Bench) -> None
     await anext(acknowledged)
     await acknowledged.aclose()
     assert asyncio.all_tasks() == before
+
+
+async def test_a_group_that_is_too_large_for_one_call_of_the_embedder_goes_in_several(bench: Bench) -> None:
+    bench.embedder.max_call_words = 40
+    sizes: list[int] = []
+    embed = bench.embedder.embed_passages
+
+    async def watched(passages: Sequence[str], *, fingerprint: str, timeout: float | None = None) -> EmbeddedTexts:
+        sizes.append(len(passages))
+        return await embed(passages, fingerprint=fingerprint, timeout=timeout)
+
+    bench.embedder.embed_passages = watched  # type: ignore[method-assign]
+    texts = [" ".join([f"w{at}"] * 20) for at in range(4)]
+    monster = Document("monster", text=" ".join(["w"] * 41))
+    acknowledged = await bench.ingest([Document(f"d{at}", text=text) for at, text in enumerate(texts)], [monster])
+    assert [each.outcome for each in acknowledged] == [Outcome.INDEXED] * 4 + [Outcome.REFUSED]
+    assert isinstance(acknowledged[-1].refusal, ResourceExhausted)
+    assert sizes == [4, 1, 1, 1, 1, 1], "what is too large will be so again, and is not waited for"
