@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from winnow_gateway.breaking import CircuitBreaker
+from winnow_gateway.breaking import CircuitBreaker, Passage
 from winnow_gateway.call_sizes import call_tokens, is_too_large, smaller_call
 from winnow_gateway.costs import CostBook, RerankCost
 from winnow_gateway.ordering import scored_prefix
@@ -24,6 +24,9 @@ MAX_CALL_PASSAGES = 1_000
 _LEAST_PATIENCE_SECONDS = 0.1
 _LEAST_PATIENCE_BETWEEN_SECONDS = 0.5
 _PATIENCE = 4.0
+# Whoever takes the states of a search may take his time over each. What the reranker did meanwhile lies ready, and
+# shows no longer how long it takes.
+_LONGEST_PAUSE_SECONDS = 0.02
 
 
 @dataclass(slots=True)
@@ -53,6 +56,29 @@ class Reranking:
     def prefix(self, count: int) -> Mapping[int, float]:
         """The scores that an order may be made of: those without a gap before them."""
         return scored_prefix(self.scores, count)
+
+
+class _Hearing:
+    """What one call of the reranker has brought, and when, on the clock of whoever listens."""
+
+    def __init__(self, began: float) -> None:
+        self.began = began
+        self.at = began
+        """When the last batch came, or the listener was back from what he did with it."""
+        self.tokens = 0
+        """Tokens scored so far."""
+        self.paused = 0.0
+        """Seconds for which nobody listened."""
+
+    def take(self, batch: RerankedBatch, now: float) -> None:
+        """A batch has come."""
+        self.at = now
+        self.tokens += batch.token_count
+
+    def go_on(self, now: float) -> None:
+        """The listener is back: his silence is not the reranker's."""
+        self.paused += now - self.at
+        self.at = now
 
 
 class AnytimeReranker:
@@ -118,62 +144,64 @@ class AnytimeReranker:
         cost: RerankCost,
         stop_at: float,
     ) -> AsyncGenerator[None, None]:
-        began = heard = self._clock()
-        if stop_at <= began:
+        heard = _Hearing(self._clock())
+        if stop_at <= heard.began:
             state.cause = Cause.NO_TIME
             return
         passage = self._breaker.enter()
         if passage is None:
             state.cause = Cause.BREAKER_OPEN
             return
-        settled = False
-        tokens = 0
-        stream = self._reranker.rerank(query, passages, timeout=stop_at - began)
+        stream = self._reranker.rerank(query, passages, timeout=stop_at - heard.began)
         try:
             async with aclosing(stream):
-                while True:
-                    batch = await self._next(stream, stop_at)
-                    if batch is None:
-                        break
-                    heard = self._clock()
-                    if not settled:
+                while (batch := await self._next(stream, stop_at)) is not None:
+                    if not heard.tokens:
                         self._breaker.succeeded(passage)
-                        settled = True
-                    tokens += batch.token_count
+                    heard.take(batch, self._clock())
                     state.take(batch, start=start)
-                    self._book.reranked(
-                        collection,
-                        batch.model_fingerprint,
-                        passages=len(batch.scores),
-                        tokens=batch.token_count,
-                        all_tokens=tokens,
-                        seconds=heard - began,
-                        now=heard,
-                    )
+                    self._learn(collection, batch, heard)
                     yield
-        except DeadlineExceeded:
-            state.cause = Cause.NO_TIME
-            silence = self._clock() - heard
-            least = _LEAST_PATIENCE_BETWEEN_SECONDS if tokens else _LEAST_PATIENCE_SECONDS
-            if silence >= max(least, _PATIENCE * cost.seconds(1)):
-                state.cause = Cause.UNAVAILABLE
-                state.fault = DeadlineExceeded(f"it was silent for {silence * 1000:,.0f} ms")
-                self._breaker.failed(passage)
-                settled = True
-            elif not tokens:
-                self._book.waited_in_vain(collection, seconds=silence, now=self._clock())
-        except ResourceExhausted as fault:
+                    heard.go_on(self._clock())
+        except Fault as fault:
+            self._ended(fault, state, passage, heard, collection, cost)
+        finally:
+            self._breaker.abandoned(passage)  # says nothing where it was settled before
+
+    def _learn(self, collection: str, batch: RerankedBatch, heard: _Hearing) -> None:
+        if heard.paused <= _LONGEST_PAUSE_SECONDS:
+            self._book.reranked(
+                collection,
+                batch.model_fingerprint,
+                passages=len(batch.scores),
+                tokens=batch.token_count,
+                all_tokens=heard.tokens,
+                seconds=heard.at - heard.began,
+                now=heard.at,
+            )
+
+    def _ended(
+        self, fault: Fault, state: Reranking, passage: Passage, heard: _Hearing, collection: str, cost: RerankCost
+    ) -> None:
+        """Says why a call ended before its time, and whether that is the reranker's fault."""
+        if isinstance(fault, ResourceExhausted):
             # It answers, and so it works.
             self._breaker.succeeded(passage)
-            settled = True
             state.cause, state.fault = Cause.OVERLOADED, fault
-        except Fault as fault:
+            return
+        if not isinstance(fault, DeadlineExceeded):
             self._breaker.failed(passage)
-            settled = True
             state.cause, state.fault = Cause.UNAVAILABLE, fault
-        finally:
-            if not settled:
-                self._breaker.abandoned(passage)
+            return
+        state.cause = Cause.NO_TIME
+        silence = self._clock() - heard.at
+        least = _LEAST_PATIENCE_BETWEEN_SECONDS if heard.tokens else _LEAST_PATIENCE_SECONDS
+        if silence >= max(least, _PATIENCE * cost.seconds(1)):
+            self._breaker.failed(passage)
+            state.cause = Cause.UNAVAILABLE
+            state.fault = DeadlineExceeded(f"it was silent for {silence * 1000:,.0f} ms")
+        elif not heard.tokens:
+            self._book.waited_in_vain(collection, seconds=silence, now=self._clock())
 
     async def _next(self, stream: AsyncGenerator[RerankedBatch, None], stop_at: float) -> RerankedBatch | None:
         try:

@@ -1,30 +1,54 @@
 """Reranking call by call: how large a call is, what it teaches, and whose silence is whose."""
 
-import time
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+
+import pytest
 
 from tests.fakes.backends import FakeReranker
 from winnow_gateway.breaking import BreakerState, CircuitBreaker
-from winnow_gateway.costs import CostBook
+from winnow_gateway.costs import CostBook, RerankCost
 from winnow_gateway.outcomes import Cause
+from winnow_gateway.ports import RerankedBatch
 from winnow_gateway.reranking import AnytimeReranker, Reranking
 
 
+class _TimedReranker(FakeReranker):
+    def __init__(self, bench: "Bench") -> None:
+        super().__init__()
+        self._bench = bench
+
+    async def rerank(
+        self, query: str, passages: Sequence[str], *, timeout: float | None = None
+    ) -> AsyncGenerator[RerankedBatch, None]:
+        async with aclosing(super().rerank(query, passages, timeout=timeout)) as batches:
+            async for batch in batches:
+                self._bench.now += self._bench.took
+                yield batch
+
+
 class Bench:
-    """A reranker and what watches over it."""
+    """A reranker and what watches over it, on a clock that the tests hold in their hand."""
 
     def __init__(self) -> None:
-        self.reranker = FakeReranker()
-        self.breaker = CircuitBreaker(clock=time.perf_counter)
+        self.now = 0.0
+        self.reranker = _TimedReranker(self)
+        self.breaker = CircuitBreaker(clock=self.clock)
         self.book = CostBook()
-        self.anytime = AnytimeReranker(
-            reranker=self.reranker, breaker=self.breaker, book=self.book, clock=time.perf_counter
-        )
+        self.anytime = AnytimeReranker(reranker=self.reranker, breaker=self.breaker, book=self.book, clock=self.clock)
+        self.took = 0.01
+        """Seconds of the clock that a batch takes."""
 
-    async def run(self, passages: Sequence[str], *, state: Reranking | None = None, seconds: float = 10.0) -> Reranking:
+    def clock(self) -> float:
+        return self.now
+
+    async def run(
+        self, passages: Sequence[str], *, state: Reranking | None = None, seconds: float = 10.0, pause: float = 0.0
+    ) -> Reranking:
+        """`pause`: seconds that the caller takes over each state."""
         state = state or Reranking()
-        start, now = len(state.scores), time.perf_counter()
-        cost = self.book.costs("docs", now=now).rerank
+        start = len(state.scores)
+        cost = self.cost
         async for _ in self.anytime.run(
             state,
             collection="docs",
@@ -32,10 +56,14 @@ class Bench:
             start=start,
             passages=passages[start:],
             cost=cost,
-            stop_at=now + seconds,
+            stop_at=self.now + seconds,
         ):
-            pass
+            self.now += pause
         return state
+
+    @property
+    def cost(self) -> RerankCost:
+        return self.book.costs("docs", now=self.now).rerank
 
 
 PASSAGES = [f"the cat sat on mat number {at}" for at in range(40)]
@@ -60,3 +88,20 @@ async def test_a_passage_that_is_too_large_by_itself_ends_the_reranking_and_is_s
     state = await bench.run(PASSAGES)
     assert (state.scores, state.cause) == ({}, Cause.OVERLOADED)
     assert bench.reranker.calls <= 3
+
+
+async def test_the_time_that_a_caller_takes_over_a_state_is_not_learned_as_the_rerankers() -> None:
+    quick, slow = Bench(), Bench()
+    for _ in range(5):
+        await quick.run(PASSAGES)
+        await slow.run(PASSAGES, pause=0.2)
+    assert quick.cost.seconds(100) == pytest.approx(0.5, rel=0.05), "100 passages are 50 batches of 10 ms"
+    assert slow.cost.seconds(100) <= 1.2 * quick.cost.seconds(100)
+
+
+async def test_a_caller_who_takes_the_whole_time_is_not_a_reranker_that_is_silent() -> None:
+    bench = Bench()
+    for _ in range(5):
+        state = await bench.run(PASSAGES, seconds=1.0, pause=2.0)
+        assert (len(state.scores), state.cause, state.fault) == (2, Cause.NO_TIME, None)
+    assert bench.breaker.state is BreakerState.CLOSED
