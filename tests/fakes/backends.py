@@ -146,18 +146,25 @@ class FakeReranker:
         self.held_up: set[int] = set()
         """Batches that come last, whatever their place."""
 
-    async def model(self, *, timeout: float | None = None) -> RerankerModel:
+    async def model(self, *, fingerprint: str = "", timeout: float | None = None) -> RerankerModel:
         if self.failure and self.fails_at == 0:
             raise self.failure
+        self.require(fingerprint)
         return self.served
 
+    def require(self, fingerprint: str) -> None:
+        """Refuses a call for another model; asked once a call."""
+        if fingerprint and fingerprint != self.served.fingerprint:
+            raise FailedPrecondition("another model is served", reason="MODEL_MISMATCH")
+
     async def rerank(
-        self, query: str, passages: Sequence[str], *, timeout: float | None = None
+        self, query: str, passages: Sequence[str], *, fingerprint: str = "", timeout: float | None = None
     ) -> AsyncGenerator[RerankedBatch, None]:
         wanted = set(query.lower().split())
         self.passages = list(passages)
         self.calls += 1
         self.timeouts.append(timeout)
+        self.require(fingerprint)
         _refuse_too_large([passage.split() for passage in passages], self.max_call_words)
         batches = range(0, len(passages), 2)
         ended = False

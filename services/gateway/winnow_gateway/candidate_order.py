@@ -60,7 +60,7 @@ class CandidateOrder:
         self._candidates = candidates
         self._min_rerank_score = min_rerank_score
         self._min_probability = min_probability
-        self._activation = ""
+        self._model: RerankerModel | None = None
         self._features: Floats | None = None
         self.mixing: Mixing | ScoreMixing | None = None
         """How both stages are mixed; None: the reranker orders alone."""
@@ -68,7 +68,11 @@ class CandidateOrder:
     def mix(self, mixing: Mixing | ScoreMixing | None, model: RerankerModel | None) -> None:
         """Orders so from now on. `model` makes the scores; None: they are mixed by their ranks, if at all."""
         self.mixing = mixing
-        self._activation = model.activation if model else ""
+        self._model = model
+
+    def fits(self, fingerprint: str) -> bool:
+        """Whether scores of the reranker's model with this fingerprint are those that it mixes."""
+        return self._model is None or self._model.fingerprint == fingerprint
 
     def place(self, scores: Mapping[int, float], probabilities: Mapping[int, float] | None = None) -> list[Placed]:
         """The order with these scores and probabilities, by position."""
@@ -92,4 +96,5 @@ class CandidateOrder:
                 [candidate.dense for candidate in self._candidates],
                 [candidate.lexical for candidate in self._candidates],
             )
-        return mixed_scores(self._features, scores, mixing=mixing, activation=self._activation)
+        activation = self._model.activation if self._model else ""
+        return mixed_scores(self._features, scores, mixing=mixing, activation=activation)

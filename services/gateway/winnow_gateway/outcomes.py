@@ -11,7 +11,7 @@ from winnow_gateway.documents import Document
 from winnow_gateway.mixing import ScoreMixing
 from winnow_gateway.ordering import Mixing, Placed, StagePlace
 from winnow_gateway.planning import RetrievalKind, SearchMode
-from winnow_rpc.faults import DeadlineExceeded, Fault, ResourceExhausted
+from winnow_rpc.faults import DeadlineExceeded, FailedPrecondition, Fault, ResourceExhausted
 
 
 class DegradationKind(Enum):
@@ -32,6 +32,7 @@ class Cause(Enum):
     BREAKER_OPEN = "BREAKER_OPEN"
     OVERLOADED = "OVERLOADED"
     TOO_LARGE = "TOO_LARGE"
+    MODEL_CHANGED = "MODEL_CHANGED"
 
     @staticmethod
     def of(fault: Fault) -> Cause:
@@ -43,6 +44,8 @@ class Cause(Enum):
                 return Cause.OVERLOADED
             case BreakerOpen():
                 return Cause.BREAKER_OPEN
+            case FailedPrecondition(reason="MODEL_MISMATCH"):
+                return Cause.MODEL_CHANGED
             case _:
                 return Cause.UNAVAILABLE
 
@@ -57,6 +60,8 @@ class Cause(Enum):
                 return "more does not fit into one answer"
             case Cause.OVERLOADED:
                 return f"the {backend} has too much to do" + (f" ({fault.message})" if fault else "")
+            case Cause.MODEL_CHANGED:
+                return f"the {backend} serves another model by now"
             case Cause.UNAVAILABLE:
                 return f"the {backend} failed" + (f" ({fault.message})" if fault else "")
 

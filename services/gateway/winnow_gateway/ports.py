@@ -22,6 +22,10 @@ from winnow_gateway.ordering import Fusion, Mixing, StagePlace
 from winnow_gateway.placements import Placement
 from winnow_rpc.faults import FailedPrecondition, Internal
 
+REPLICAS_TRIED = 4
+"""How often in a row is asked what only those of a service's replicas answer that have one of two models: while they
+change from one to the other, calls go to all of them in turn."""
+
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedTexts:
@@ -161,14 +165,19 @@ class Embedder(Protocol):
 class Reranker(Protocol):
     """Scores documents against a query."""
 
-    async def model(self, *, timeout: float | None = None) -> RerankerModel:
-        """The model that is served now."""
+    async def model(self, *, fingerprint: str = "", timeout: float | None = None) -> RerankerModel:
+        """The model that is served now; while one takes the place of another, the one with this fingerprint.
+        FailedPrecondition, reason MODEL_MISMATCH, if that is not to be found."""
         ...
 
     def rerank(
-        self, query: str, passages: Sequence[str], *, timeout: float | None = None
+        self, query: str, passages: Sequence[str], *, fingerprint: str = "", timeout: float | None = None
     ) -> AsyncGenerator[RerankedBatch, None]:
-        """Scores as they are ready; passages are scored in the order given. Closing the iterator cancels the rest."""
+        """Scores as they are ready; passages are scored in the order given. Closing the iterator cancels the rest.
+
+        All are of one model; of the one with this fingerprint if it is given, else FailedPrecondition, reason
+        MODEL_MISMATCH.
+        """
         ...
 
 

@@ -12,9 +12,10 @@ from winnow.reranker.v1 import reranker_pb2, reranker_pb2_grpc
 from winnow_gateway.backend_faults import named
 from winnow_gateway.mixing import FEATURES, ScoreMixing, ScoreMixings
 from winnow_gateway.ordering import Mixing
-from winnow_gateway.ports import RerankedBatch, RerankerModel
+from winnow_gateway.ports import REPLICAS_TRIED, RerankedBatch, RerankerModel
 from winnow_rpc import telemetry
 from winnow_rpc.calling import ChannelSettings, open_channel
+from winnow_rpc.faults import FailedPrecondition
 from winnow_rpc.status import fault_from_rpc_error
 from winnow_rpc.tls import ClientTls
 
@@ -27,7 +28,7 @@ class GrpcReranker:
     """Implements `ports.Reranker`.
 
     What the served model is is asked once, and then again every `model_cache_seconds` while the last answer is used: no
-    search waits for it. Scores by another model than the one that is remembered make it forgotten.
+    search waits for it. While replicas change from one model to another, either may answer, and both are remembered.
     """
 
     def __init__(
@@ -52,18 +53,35 @@ class GrpcReranker:
         self._stub = reranker_pb2_grpc.RerankerServiceStub(self._channel)
         self._cache_seconds = model_cache_seconds
         self._clock = clock
-        self._known: tuple[float, RerankerModel] | None = None
+        self._known: dict[str, tuple[float, RerankerModel]] = {}
+        """By fingerprint, with the time when it was asked."""
+        self._latest = ""
+        """Fingerprint of the one that answered last; empty if that one is not known."""
         self._asking: asyncio.Task[RerankerModel] | None = None
 
-    async def model(self, *, timeout: float | None = None) -> RerankerModel:
+    async def model(self, *, fingerprint: str = "", timeout: float | None = None) -> RerankerModel:
         """The model that is served: as it was when last asked, which is done anew beside this once that is too long
         ago."""
-        if self._known is None:
+        if fingerprint and fingerprint not in self._known:
+            return await self._find(fingerprint, timeout)
+        known = self._known.get(fingerprint or self._latest)
+        if known is None:
             return await self._ask(timeout)
-        if self._clock() - self._known[0] >= self._cache_seconds and self._asking is None:
+        if self._clock() - known[0] >= self._cache_seconds and self._asking is None:
             self._asking = asyncio.create_task(self._ask(_REFRESH_SECONDS))
             self._asking.add_done_callback(self._asked)
-        return self._known[1]
+        return known[1]
+
+    async def _find(self, fingerprint: str, timeout: float | None) -> RerankerModel:
+        for _ in range(REPLICAS_TRIED):
+            model = await self._ask(timeout)
+            if model.fingerprint == fingerprint:
+                return model
+        raise FailedPrecondition(
+            f"the reranker's model {fingerprint[:12]} is not served any more",
+            reason="MODEL_MISMATCH",
+            metadata={"expected": fingerprint, "loaded": model.fingerprint},
+        )
 
     def _asked(self, task: asyncio.Task[RerankerModel]) -> None:
         self._asking = None
@@ -92,20 +110,34 @@ class GrpcReranker:
             activation=described.activation,
             calibrated=described.calibrated,
         )
-        self._known = (self._clock(), model)
+        self._remember(model)
         return model
 
+    def _remember(self, model: RerankerModel) -> None:
+        now = self._clock()
+        self._latest = model.fingerprint
+        self._known[self._latest] = (now, model)
+        self._known = {
+            fingerprint: (asked, known)
+            for fingerprint, (asked, known) in self._known.items()
+            if now - asked < self._cache_seconds or fingerprint == self._latest
+        }
+
     async def rerank(
-        self, query: str, passages: Sequence[str], *, timeout: float | None = None
+        self, query: str, passages: Sequence[str], *, fingerprint: str = "", timeout: float | None = None
     ) -> AsyncGenerator[RerankedBatch, None]:
         """Scores as they are ready. Closing the iterator cancels the call, and with it what has not begun."""
         call = self._stub.StreamRerankDocuments(
-            reranker_pb2.StreamRerankDocumentsRequest(query=query, documents=passages), timeout=timeout
+            reranker_pb2.StreamRerankDocumentsRequest(
+                query=query,
+                documents=passages,
+                options=reranker_pb2.RerankOptions(model_fingerprint=fingerprint),
+            ),
+            timeout=timeout,
         )
         try:
             async for response in call:
-                if self._known and response.report.model_fingerprint != self._known[1].fingerprint:
-                    self._known = None
+                self._latest = response.report.model_fingerprint
                 yield RerankedBatch(
                     scores={scored.index: scored.score for scored in response.scores},
                     probabilities={

@@ -13,8 +13,8 @@ from winnow_gateway.call_sizes import call_tokens, is_too_large, smaller_call
 from winnow_gateway.costs import CostBook, RerankCost
 from winnow_gateway.ordering import scored_prefix
 from winnow_gateway.outcomes import Cause
-from winnow_gateway.ports import RerankedBatch, Reranker
-from winnow_rpc.faults import DeadlineExceeded, Fault, ResourceExhausted
+from winnow_gateway.ports import REPLICAS_TRIED, RerankedBatch, Reranker
+from winnow_rpc.faults import DeadlineExceeded, FailedPrecondition, Fault, ResourceExhausted
 
 MAX_CALL_PASSAGES = 1_000
 """Passages of one call: what a reranker takes by default. Fewer where so many have too many tokens for it."""
@@ -46,12 +46,21 @@ class Reranking:
     """What the reranker said, if it was that."""
 
     def take(self, batch: RerankedBatch, *, start: int) -> None:
-        """Takes in a batch of a call whose first passage is at this position."""
+        """Takes in a batch of a call whose first passage is at this position. Raises FailedPrecondition for one of
+        another model: its scores cannot be compared with those that are there."""
+        if self.fingerprint and batch.model_fingerprint != self.fingerprint:
+            raise FailedPrecondition("the scores are another model's", reason="MODEL_MISMATCH")
         self.scores.update({start + position: score for position, score in batch.scores.items()})
         self.probabilities.update({start + position: value for position, value in batch.probabilities.items()})
         self.fingerprint = batch.model_fingerprint
         self.token_count += batch.token_count
         self.inference_micros += batch.inference_micros
+
+    def give_up(self, fault: Fault) -> None:
+        """Ends it without any score."""
+        self.cause, self.fault = Cause.of(fault), fault
+        self.scores.clear()
+        self.probabilities.clear()
 
     def prefix(self, count: int) -> Mapping[int, float]:
         """The scores that an order may be made of: those without a gap before them."""
@@ -113,6 +122,7 @@ class AnytimeReranker:
         silence is judged.
         """
         at, size = 0, int(max(1, min(MAX_CALL_PASSAGES, self._call_tokens / cost.tokens_per_passage)))
+        others = REPLICAS_TRIED - 1
         while at < len(passages):
             part = passages[at : at + size]
             async with aclosing(self._call(state, start + at, collection, query, part, cost, stop_at)) as batches:
@@ -120,16 +130,19 @@ class AnytimeReranker:
                     yield
             if state.fault and is_too_large(state.fault) and len(part) > 1:
                 size, self._call_tokens = smaller_call(len(part), state.fault), call_tokens(state.fault)
-                state.cause = state.fault = None
-                continue
-            if state.cause:
+            elif state.cause is Cause.MODEL_CHANGED and others:
+                # Replicas are changing from one model to another: the next one may still serve this.
+                others -= 1
+            elif state.cause:
                 return
-            at += len(part)
+            else:
+                at += len(part)
+            state.cause = state.fault = None
 
     def unreachable(self, fault: Fault) -> None:
         """Takes note that the reranker failed to answer something else that a search needed of it."""
         passage = self._breaker.enter()
-        if passage and isinstance(fault, ResourceExhausted | DeadlineExceeded):
+        if passage and isinstance(fault, ResourceExhausted | DeadlineExceeded | FailedPrecondition):
             self._breaker.abandoned(passage)
         elif passage:
             self._breaker.failed(passage)
@@ -152,14 +165,14 @@ class AnytimeReranker:
         if passage is None:
             state.cause = Cause.BREAKER_OPEN
             return
-        stream = self._reranker.rerank(query, passages, timeout=stop_at - heard.began)
+        stream = self._reranker.rerank(query, passages, fingerprint=state.fingerprint, timeout=stop_at - heard.began)
         try:
             async with aclosing(stream):
                 while (batch := await self._next(stream, stop_at)) is not None:
                     if not heard.tokens:
                         self._breaker.succeeded(passage)
-                    heard.take(batch, self._clock())
                     state.take(batch, start=start)
+                    heard.take(batch, self._clock())
                     self._learn(collection, batch, heard)
                     yield
                     heard.go_on(self._clock())
@@ -184,16 +197,12 @@ class AnytimeReranker:
         self, fault: Fault, state: Reranking, passage: Passage, heard: _Hearing, collection: str, cost: RerankCost
     ) -> None:
         """Says why a call ended before its time, and whether that is the reranker's fault."""
-        if isinstance(fault, ResourceExhausted):
-            # It answers, and so it works.
-            self._breaker.succeeded(passage)
-            state.cause, state.fault = Cause.OVERLOADED, fault
+        state.cause = Cause.of(fault)
+        if state.cause is not Cause.NO_TIME:
+            state.fault = fault
+            answered = state.cause in (Cause.OVERLOADED, Cause.MODEL_CHANGED)
+            (self._breaker.succeeded if answered else self._breaker.failed)(passage)
             return
-        if not isinstance(fault, DeadlineExceeded):
-            self._breaker.failed(passage)
-            state.cause, state.fault = Cause.UNAVAILABLE, fault
-            return
-        state.cause = Cause.NO_TIME
         silence = self._clock() - heard.at
         least = _LEAST_PATIENCE_BETWEEN_SECONDS if heard.tokens else _LEAST_PATIENCE_SECONDS
         if silence >= max(least, _PATIENCE * cost.seconds(1)):

@@ -4,7 +4,7 @@ fails."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 
@@ -243,13 +243,14 @@ class SearchRun:
             stop_at -= self._costs.retrieve_seconds
         return stop_at
 
-    async def _ask_model(self) -> RerankerModel | Fault | None:
+    async def _ask_model(self, fingerprint: str = "") -> RerankerModel | Fault | None:
         """The model, for the mixing that it recommends; None if that is not needed. A fault of the reranker's is
         returned."""
         if not needs_model(self._query):
             return None
         try:
-            return await self._backends.reranker.model(timeout=max(self._budget.left, _LEAST_SECONDS))
+            left = max(self._budget.left, _LEAST_SECONDS)
+            return await self._backends.reranker.model(fingerprint=fingerprint, timeout=left)
         except Fault as fault:
             return fault
 
@@ -257,21 +258,16 @@ class SearchRun:
         """Stops after every batch, until it is done, its time is up, or the order has settled."""
         entered = self._clock()
         query, state = self._query, self._reranking
-        try:
-            async with asyncio.timeout(max(0.0, self._stop_at() - entered)):
-                model = await asking
-        except TimeoutError:
-            model = DeadlineExceeded("the reranker did not say what its model is")
-        if isinstance(model, Fault):
-            state.cause, state.fault = Cause.of(model), model
-            self._backends.anytime.unreachable(model)
-            return
-        self._order.mix(chosen_mixing(query, model, self._kind), model)
         settling = SettledTop(limit=query.limit, batches=self._economy_batches)
+        if not await self._mix(asking):
+            return
         try:
             while len(state.scores) < self._plan.depth:
                 async with aclosing(self._call(len(state.scores))) as batches:
                     async for _ in batches:
+                        # Another model may have taken the place of the one that was asked about.
+                        if not await self._fits(state.fingerprint):
+                            return
                         if query.effort is Effort.ECONOMY and settling.settled(self._place()):
                             self._settled = True
                             return
@@ -284,6 +280,23 @@ class SearchRun:
             self._timing.rerank_micros = round((self._clock() - entered) * 1e6)
             self._timing.rerank_inference_micros = state.inference_micros
             self._timing.rerank_token_count = state.token_count
+
+    async def _mix(self, asking: Awaitable[RerankerModel | Fault | None]) -> bool:
+        """Orders from now on as this model recommends; False if it does not come, so that nothing can be reranked."""
+        try:
+            async with asyncio.timeout(max(0.0, self._stop_at() - self._clock())):
+                model = await asking
+        except TimeoutError:
+            model = DeadlineExceeded("the reranker did not say what its model is")
+        if isinstance(model, Fault):
+            self._reranking.give_up(model)
+            self._backends.anytime.unreachable(model)
+            return False
+        self._order.mix(chosen_mixing(self._query, model, self._kind), model)
+        return True
+
+    async def _fits(self, fingerprint: str) -> bool:
+        return self._order.fits(fingerprint) or await self._mix(self._ask_model(fingerprint))
 
     def _call(self, start: int) -> AsyncGenerator[None, None]:
         """Reranks the candidates of the plan from a position on."""

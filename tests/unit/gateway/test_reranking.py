@@ -2,6 +2,8 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from dataclasses import replace
+from itertools import cycle
 
 import pytest
 
@@ -11,6 +13,7 @@ from winnow_gateway.costs import CostBook, RerankCost
 from winnow_gateway.outcomes import Cause
 from winnow_gateway.ports import RerankedBatch
 from winnow_gateway.reranking import AnytimeReranker, Reranking
+from winnow_rpc.faults import FailedPrecondition
 
 
 class _TimedReranker(FakeReranker):
@@ -19,9 +22,10 @@ class _TimedReranker(FakeReranker):
         self._bench = bench
 
     async def rerank(
-        self, query: str, passages: Sequence[str], *, timeout: float | None = None
+        self, query: str, passages: Sequence[str], *, fingerprint: str = "", timeout: float | None = None
     ) -> AsyncGenerator[RerankedBatch, None]:
-        async with aclosing(super().rerank(query, passages, timeout=timeout)) as batches:
+        scoring = super().rerank(query, passages, fingerprint=fingerprint, timeout=timeout)
+        async with aclosing(scoring) as batches:
             async for batch in batches:
                 self._bench.now += self._bench.took
                 yield batch
@@ -41,6 +45,17 @@ class Bench:
 
     def clock(self) -> float:
         return self.now
+
+    def changing(self, *, replicas: int) -> None:
+        """From now on replicas answer in turn, the last of which serves a newer model."""
+        models = [self.reranker.served] * (replicas - 1) + [replace(self.reranker.served, fingerprint="d" * 64)]
+        answering = cycle(models)
+
+        def next_one(fingerprint: str) -> None:
+            self.reranker.served = next(answering)
+            FakeReranker.require(self.reranker, fingerprint)
+
+        self.reranker.require = next_one  # type: ignore[method-assign]
 
     async def run(
         self, passages: Sequence[str], *, state: Reranking | None = None, seconds: float = 10.0, pause: float = 0.0
@@ -105,3 +120,34 @@ async def test_a_caller_who_takes_the_whole_time_is_not_a_reranker_that_is_silen
         state = await bench.run(PASSAGES, seconds=1.0, pause=2.0)
         assert (len(state.scores), state.cause, state.fault) == (2, Cause.NO_TIME, None)
     assert bench.breaker.state is BreakerState.CLOSED
+
+
+@pytest.mark.parametrize("replicas", [2, 3, 4])
+async def test_while_replicas_change_their_model_all_scores_of_a_search_are_of_one(replicas: int) -> None:
+    bench = Bench()
+    bench.changing(replicas=replicas)
+    for _ in range(replicas):
+        state = await bench.run(PASSAGES[:10])
+        model = state.fingerprint
+        for count in (20, 30, 40):
+            await bench.run(PASSAGES[:count], state=state)
+            assert (len(state.scores), state.cause, state.fingerprint) == (count, None, model)
+
+
+async def test_a_model_that_is_served_no_more_ends_a_reranking_with_what_it_has() -> None:
+    bench = Bench()
+    state = await bench.run(PASSAGES[:10])
+    bench.reranker.served = replace(bench.reranker.served, fingerprint="d" * 64)
+    await bench.run(PASSAGES, state=state)
+    assert (len(state.scores), state.cause) == (10, Cause.MODEL_CHANGED)
+    assert "another model" in Cause.MODEL_CHANGED.because("reranker", state.fault)
+    assert bench.breaker.state is BreakerState.CLOSED
+    assert (await bench.run(PASSAGES)).fingerprint == "d" * 64, "the next one begins with the new model"
+
+
+def test_scores_of_another_model_are_never_taken_in() -> None:
+    state = Reranking()
+    state.take(RerankedBatch({0: 1.0}, {}, token_count=1, inference_micros=1, model_fingerprint="a"), start=0)
+    with pytest.raises(FailedPrecondition):
+        state.take(RerankedBatch({0: 2.0}, {}, token_count=1, inference_micros=1, model_fingerprint="b"), start=1)
+    assert state.scores == {0: 1.0}
