@@ -31,6 +31,12 @@ class Replicas(reranker_pb2_grpc.RerankerServiceServicer):
     def serve(self, *fingerprints: str) -> None:
         self._turn = cycle(fingerprints)
 
+    async def RerankDocuments(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
+    async def ScorePairs(self, request: Any, context: Any) -> Any:
+        raise NotImplementedError
+
     async def GetModel(self, request: Any, context: Any) -> Any:
         self.asked += 1
         fingerprint = next(self._turn)
