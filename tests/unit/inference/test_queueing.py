@@ -3,7 +3,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -111,6 +111,31 @@ def test_in_order_nothing_goes_before_what_one_batch_holds() -> None:
         order.append(taken(batch, only))
     assert sorted(index for batch in order for index in batch) == list(range(6))
     assert max(order[0]) <= 1, "30 and 5 fit one batch; 60 would not"
+
+
+@given(lengths=st.lists(st.integers(1, 120), min_size=1, max_size=40))
+def test_in_order_all_that_one_batch_could_hold_is_begun_before_anything_after_it(lengths: list[int]) -> None:
+    waiting = queue()
+    only = request(*lengths, in_order=True)
+    waiting.add(only)
+    begun = 0
+    while begun < len(lengths):
+        block = fitting_prefix(lengths[begun:], costs=COSTS, bounds=BOUNDS)
+        taken_of_it: list[int] = []
+        while len(taken_of_it) < block:
+            taken_of_it += taken(waiting.next_batch(INTERACTIVE, 0.0), only)
+        begun += block
+        assert sorted(taken_of_it) == list(range(begun - block, begun))
+
+
+def test_in_order_what_was_put_back_of_an_earlier_block_goes_before_the_later_one() -> None:
+    waiting = queue()
+    only = request(*[50] * 6, in_order=True)
+    waiting.add(only)
+    first = waiting.next_batch(INTERACTIVE, 0.0)
+    assert taken(waiting.next_batch(INTERACTIVE, 0.0), only) == [2, 3]
+    waiting.put_back(first, passed_over_since=0.0)
+    assert [taken(waiting.next_batch(INTERACTIVE, 0.0), only) for _ in range(2)] == [[0, 1], [4, 5]]
 
 
 def test_what_was_put_back_goes_first_again() -> None:

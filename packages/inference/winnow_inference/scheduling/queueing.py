@@ -43,6 +43,8 @@ class Request:
         self.tokens = sum(map(len, sequences))
         """Tokens in all."""
         self.in_order = in_order
+        self.block_end = 0
+        """In order: nothing from this position on is begun before all that comes before it has been."""
         self.waiting: deque[int] = deque(self._in_sequence(range(len(sequences))))
         """Positions of the sequences that are in the queue."""
         self.waiting_tokens = self.tokens
@@ -174,18 +176,26 @@ class Queue:
         window: list[Item] = []
         seconds = 0.0
         for request in source:
-            room = _WINDOW_COUNT - len(window)
-            offered = list(islice(request.waiting, room))
-            if request.in_order:
-                # No more than one batch of it at a time, or a later sequence could go before an earlier one.
-                lengths = [len(request.sequences[index]) for index in offered]
-                offered = offered[: fitting_prefix(lengths, costs=self._costs, bounds=self._bounds)]
+            offered = self._block(request) if request.in_order else islice(request.waiting, _WINDOW_COUNT)
             for index in offered:
                 window.append(Item(request, index))
                 seconds += self._costs.seconds(1, len(request.sequences[index]))
                 if seconds > _WINDOW_BATCHES * self._bounds.seconds or len(window) >= _WINDOW_COUNT:
                     return window
         return window
+
+    def _block(self, request: Request) -> Sequence[int]:
+        """What of a request in order may go now: what is left of the first sequences that would fit one batch.
+
+        Among these, like lengths go together. The next ones wait until all of these have been taken, or short ones
+        would run ahead of the long ones, batch after batch, and leave gaps.
+        """
+        offered = list(islice(request.waiting, _WINDOW_COUNT))
+        lengths = [len(request.sequences[index]) for index in offered]
+        offered = offered[: fitting_prefix(lengths, costs=self._costs, bounds=self._bounds)]
+        if offered[0] >= request.block_end:
+            request.block_end = offered[-1] + 1
+        return [index for index in offered if index < request.block_end]
 
     def _take(self, source: deque[Request], chosen: Sequence[Item]) -> None:
         head = source[0]

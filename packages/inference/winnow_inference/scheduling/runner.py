@@ -129,7 +129,8 @@ class Runner:
         wait_for_room: bool = False,
         always: bool = False,
     ) -> AsyncGenerator[Part, None]:
-        """Results as they come, each sequence in exactly one part; with `in_order`, the first sequences first.
+        """Results as they come, each sequence in exactly one part; with `in_order`, the first sequences first,
+        as many at a time as one batch could hold.
 
         `deadline` is a time of `time.monotonic()`; what has not begun then is dropped. To cancel, close the generator.
         With `wait_for_room` a full queue is waited for, else it raises ResourceExhausted at once, as it does if
