@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,10 +56,8 @@ class BiEncoder(HostedModel[BiEncoderFacts]):
         made sure that the model was trained for it. Faults: those of `Runner.stream` and `TextTokenizer.texts`.
         """
         prompt = self.facts.query_prompt if query else self.facts.passage_prompt
-        if not wait_for_room:
-            expected = self._tokenizer.expected_tokens(len(prompt) + len(text) for text in texts)
-            self._runner.refuse_if_full(priority, expected_tokens=expected)
-        tokenized = await self._tokenizer.texts(texts, prompt=prompt, truncation=truncation)
+        with nullcontext() if wait_for_room else self._expecting(texts, prompt, priority):
+            tokenized = await self._tokenizer.texts(texts, prompt=prompt, truncation=truncation)
         answer = await self._runner.run(
             tokenized.sequences, priority=priority, deadline=deadline, wait_for_room=wait_for_room
         )
@@ -71,6 +70,11 @@ class BiEncoder(HostedModel[BiEncoderFacts]):
             inference_micros=answer.inference_micros,
             batches=answer.batches,
         )
+
+    def _expecting(self, texts: Sequence[str], prompt: str, priority: Priority) -> AbstractContextManager[None]:
+        expected = self._tokenizer.expected_tokens(len(prompt) + len(text) for text in texts)
+        wait = self._tokenizer.expected_wait_seconds(texts)
+        return self._runner.expecting(priority, expected, wait_seconds=wait)
 
     async def count_tokens(self, texts: Sequence[str], *, query: bool) -> list[int]:
         """Tokens of each text before any cut, prompt and special tokens included."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
 
 from winnow_inference.hosting import HostedModel
@@ -54,8 +54,8 @@ class CrossEncoder(HostedModel[CrossEncoderFacts]):
         Faults: those of `Runner.stream` and `TextTokenizer.pairs`; `field` is the pairs' name in them.
         """
         prompted = [self.facts.prompt + first for first in firsts]
-        self._refuse_if_full(prompted, seconds, priority)
-        tokenized = await self._tokenizer.pairs(prompted, seconds, truncation=truncation, field=field)
+        with self._expecting(prompted, seconds, priority):
+            tokenized = await self._tokenizer.pairs(prompted, seconds, truncation=truncation, field=field)
         answer = await self._runner.run(tokenized.sequences, priority=priority, deadline=deadline)
         return Scored(
             indexes=list(range(len(seconds))),
@@ -82,8 +82,8 @@ class CrossEncoder(HostedModel[CrossEncoderFacts]):
         Close the generator to cancel what has not begun. Faults as for `score`.
         """
         prompted = [self.facts.prompt + first]
-        self._refuse_if_full(prompted, seconds, priority)
-        tokenized = await self._tokenizer.pairs(prompted, seconds, truncation=truncation)
+        with self._expecting(prompted, seconds, priority):
+            tokenized = await self._tokenizer.pairs(prompted, seconds, truncation=truncation)
         cuts = {cut.index: cut for cut in tokenized.cuts}
         parts = self._runner.stream(tokenized.sequences, priority=priority, deadline=deadline)
         is_first = True
@@ -101,7 +101,10 @@ class CrossEncoder(HostedModel[CrossEncoderFacts]):
                 )
                 is_first = False
 
-    def _refuse_if_full(self, firsts: Sequence[str], seconds: Sequence[str], priority: Priority) -> None:
+    def _expecting(
+        self, firsts: Sequence[str], seconds: Sequence[str], priority: Priority
+    ) -> AbstractContextManager[None]:
         beside = sum(map(len, firsts)) // max(1, len(firsts))
         expected = self._tokenizer.expected_tokens(beside + len(second) for second in seconds)
-        self._runner.refuse_if_full(priority, expected_tokens=expected)
+        wait = self._tokenizer.expected_wait_seconds([*firsts, *seconds])
+        return self._runner.expecting(priority, expected, wait_seconds=wait)

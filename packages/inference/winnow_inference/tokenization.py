@@ -27,6 +27,8 @@ _FEW, _SHORT_CHARACTERS = 4, 4096
 # Tokens of a character until texts have been seen: English has four to five characters a token, its space included.
 # What a call shows counts for a tenth, and calls of a few words show nothing.
 _TOKENS_PER_CHARACTER, _WEIGHT, _TELLING_CHARACTERS = 0.2, 0.1, 200
+# Seconds and characters, until calls have been timed: 2 MB of English a second.
+_FIRST_TIMED = (0.05, 1e5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,8 @@ class TextTokenizer:
         self.max_token_count = max_token_count
         """Tokens of the longest sequence it makes."""
         self._tokens_per_character = _TOKENS_PER_CHARACTER
+        self._timed_seconds, self._timed_characters = _FIRST_TIMED
+        self._waiting_characters = 0
         # A query is not tokenized behind a bulk batch.
         self._short = ThreadPoolExecutor(1, thread_name_prefix="tokenize")
         self._long = ThreadPoolExecutor(1, thread_name_prefix="tokenize-long")
@@ -90,6 +94,10 @@ class TextTokenizer:
         """Tokens of sequences of so many characters each, as texts have had of late; nothing is tokenized for it."""
         ratio, special = self._tokens_per_character, self._single.size
         return sum(min(special + round(each * ratio), self.max_token_count) for each in characters)
+
+    def expected_wait_seconds(self, texts: Sequence[str]) -> float:
+        """How long these texts would wait until those before them are tokenized; 0 for a query."""
+        return self._waiting_characters * self._timed_seconds / self._timed_characters if _is_long(texts) else 0.0
 
     def _learn(self, characters: int, tokenized: Tokenized) -> Tokenized:
         """Takes in how many tokens the characters of a call were."""
@@ -212,8 +220,27 @@ class TextTokenizer:
         return np.array(encoding.ids[:count], dtype=np.int32)
 
     async def _in_thread(self, texts: Sequence[str], work: Callable[[], T]) -> T:
-        long = len(texts) > _FEW or sum(map(len, texts)) > _SHORT_CHARACTERS
-        return await asyncio.get_running_loop().run_in_executor(self._long if long else self._short, work)
+        loop = asyncio.get_running_loop()
+        if not _is_long(texts):
+            return await loop.run_in_executor(self._short, work)
+        characters = sum(map(len, texts))
+        self._waiting_characters += characters
+        try:
+            result, seconds = await loop.run_in_executor(self._long, _timed, work)
+        finally:
+            self._waiting_characters -= characters
+        self._timed_seconds += seconds - _WEIGHT * self._timed_seconds
+        self._timed_characters += characters - _WEIGHT * self._timed_characters
+        return result
+
+
+def _is_long(texts: Sequence[str]) -> bool:
+    return len(texts) > _FEW or sum(map(len, texts)) > _SHORT_CHARACTERS
+
+
+def _timed(work: Callable[[], T]) -> tuple[T, float]:
+    began = time.perf_counter()
+    return work(), time.perf_counter() - began
 
 
 def _tokenized(sequences: list[TokenSequence], cuts: list[Cut], began: int) -> Tokenized:

@@ -1,6 +1,7 @@
 """Every refusal names the field and the limit, and harms nobody else; a caller who goes takes its work along."""
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from tests.contract.reranker.served import Stub, open_tiny, serving
 from tests.models.gated_engine import GatedEngine
 from tests.models.tiny import build_bi_encoder, build_cross_encoder
 from winnow.reranker.v1 import reranker_pb2 as pb
+from winnow_inference.cross_encoder import CrossEncoder
 from winnow_inference.engines.base import EngineLost
 from winnow_inference.models.facts import CrossEncoderFacts
 from winnow_inference.opening import OpenModel
+from winnow_inference.scheduling.limits import RunnerLimits
 from winnow_reranker.assembly import assemble
 from winnow_reranker.settings import RerankerSettings
 from winnow_rpc.faults import (
@@ -166,6 +169,28 @@ async def test_ten_thousand_documents_are_refused_by_the_limit_or_scored_under_a
         assert isinstance(fault, ResourceExhausted)
         assert fault.reason == "REQUEST_TOO_LARGE"
         await stub.RerankDocuments(request())
+
+
+async def test_of_many_requests_at_once_those_are_refused_that_would_find_no_room_once_they_are_tokenized(
+    tiny_model: OpenModel[CrossEncoderFacts],
+) -> None:
+    encoder = CrossEncoder(tiny_model, RunnerLimits(max_batch_tokens=1_000, max_queued_tokens=300))
+    await encoder.start()
+    held = threading.Event()
+    encoder._tokenizer._long.submit(held.wait, 10)  # so that all of them wait to be tokenized
+
+    tasks = [asyncio.create_task(encoder.score(["bread"], ["cheese and bread"] * 10)) for _ in range(30)]
+    try:
+        for _ in range(5):
+            await asyncio.sleep(0)
+        refused = [task.exception() for task in tasks if task.done()]
+        assert 20 < len(refused) < 30, "before any of them was tokenized"
+        assert {fault.reason for fault in refused if isinstance(fault, ResourceExhausted)} == {"QUEUE_FULL"}
+        held.set()
+        assert {len((await task).indexes) for task in tasks if not task.done()} == {10}
+    finally:
+        held.set()
+        await encoder.close()
 
 
 @pytest.mark.parametrize(

@@ -48,3 +48,9 @@ def start(
     runner: Runner, *firsts: int, priority: Priority = Priority.INTERACTIVE, length: int = 10
 ) -> asyncio.Task[list[int]]:
     return asyncio.create_task(run(runner, *firsts, priority=priority, length=length))
+
+
+def would_be_taken(runner: Runner, priority: Priority, tokens: int) -> None:
+    """Raises what a request of so many tokens is told before it is tokenized."""
+    with runner.expecting(priority, tokens):
+        pass

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.unit.inference.fakes import FakeEngine, sequence
-from tests.unit.inference.running import run, running, settle, start, until
+from tests.unit.inference.running import run, running, settle, start, until, would_be_taken
 from winnow_inference.scheduling.limits import RunnerLimits
 from winnow_inference.scheduling.queueing import Priority
 from winnow_inference.scheduling.runner import Runner
@@ -60,9 +60,9 @@ async def test_a_query_that_would_wait_too_long_is_refused_at_once_and_told_when
 
 async def test_what_was_expected_to_fit_is_not_refused_for_a_little_more_once_it_is_tokenized() -> None:
     async with crowded(FakeEngine(), 3000) as runner:
-        runner.refuse_if_full(INTERACTIVE, expected_tokens=400)
+        would_be_taken(runner, INTERACTIVE, 400)
         with pytest.raises(ResourceExhausted):
-            runner.refuse_if_full(INTERACTIVE, expected_tokens=540)
+            would_be_taken(runner, INTERACTIVE, 540)
         little_more = start(runner, *range(54))  # of 10 tokens each
         await settle()
         assert not little_more.done()
@@ -105,9 +105,9 @@ async def test_before_tokenizing_only_a_query_is_sent_away_for_a_long_wait() -> 
             tasks.append(asyncio.create_task(waiting))
         await settle()
         with pytest.raises(ResourceExhausted) as refused:
-            runner.refuse_if_full(INTERACTIVE)
+            would_be_taken(runner, INTERACTIVE, 0)
         assert refused.value.reason == "WAIT_TOO_LONG"
-        runner.refuse_if_full(BULK)
+        would_be_taken(runner, BULK, 0)
         engine.seconds_per_token = 0.0
         engine.gate.set()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -125,7 +125,40 @@ async def test_bulk_work_without_room_is_told_the_limit_that_is_its_own() -> Non
         with pytest.raises(ResourceExhausted, match="and 750 may"):
             await run(runner, *range(10), priority=BULK)
         with pytest.raises(ResourceExhausted, match="and 750 may"):
-            runner.refuse_if_full(BULK)
-        runner.refuse_if_full(INTERACTIVE)
+            would_be_taken(runner, BULK, 0)
+        would_be_taken(runner, INTERACTIVE, 0)
         engine.gate.set()
         await asyncio.gather(bulk, more)
+
+
+async def test_what_is_being_tokenized_takes_room_until_it_is_in_the_queue() -> None:
+    async with running(FakeEngine(), RunnerLimits(max_batch_tokens=100, max_queued_tokens=1000)) as runner:
+        with runner.expecting(INTERACTIVE, 600), runner.expecting(BULK, 400):
+            with pytest.raises(ResourceExhausted) as refused:
+                would_be_taken(runner, INTERACTIVE, 10)
+            assert (refused.value.reason, refused.value.metadata["queued_tokens"]) == ("QUEUE_FULL", "1000")
+        with runner.expecting(INTERACTIVE, 750):
+            with pytest.raises(ResourceExhausted):
+                would_be_taken(runner, BULK, 10)
+            would_be_taken(runner, INTERACTIVE, 10)
+            # What comes into the queue now was tokenized before that: it is not behind it.
+            assert await run(runner, *range(90))
+        would_be_taken(runner, BULK, 10)
+
+
+async def test_what_is_being_tokenized_is_waited_for_like_what_is_in_the_queue() -> None:
+    async with crowded(FakeEngine(), 10) as runner:
+        with runner.expecting(INTERACTIVE, 200):
+            would_be_taken(runner, INTERACTIVE, 600)
+            with runner.expecting(INTERACTIVE, 600), pytest.raises(ResourceExhausted) as refused:
+                would_be_taken(runner, INTERACTIVE, 600)
+            assert refused.value.reason == "WAIT_TOO_LONG"
+
+
+async def test_a_request_that_would_wait_too_long_for_the_tokenizer_is_refused() -> None:
+    async with running(FakeEngine(), SLOW) as runner:
+        with runner.expecting(INTERACTIVE, 10, wait_seconds=0.4):
+            pass
+        with pytest.raises(ResourceExhausted) as refused, runner.expecting(INTERACTIVE, 10, wait_seconds=0.6):
+            pass
+        assert refused.value.reason == "WAIT_TOO_LONG"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.unit.inference.fakes import FakeEngine, sequence
-from tests.unit.inference.running import LIMITS, run, running, settle
+from tests.unit.inference.running import LIMITS, run, running, settle, would_be_taken
 from winnow_inference.engines.base import EngineLost
 from winnow_inference.scheduling.limits import RunnerLimits
 from winnow_inference.scheduling.queueing import Priority
@@ -163,9 +163,9 @@ async def test_a_full_queue_refuses_whole_requests_at_once_and_says_when_to_come
             fits = asyncio.create_task(run(runner, *range(5)))
             await settle()
             with pytest.raises(ResourceExhausted):
-                runner.refuse_if_full(Priority.INTERACTIVE)
+                would_be_taken(runner, Priority.INTERACTIVE, 0)
         await asyncio.gather(waiting, fits)
-        runner.refuse_if_full(Priority.INTERACTIVE)
+        would_be_taken(runner, Priority.INTERACTIVE, 0)
 
 
 async def test_a_request_that_could_never_fit_is_refused_without_a_hint_to_come_back() -> None:

@@ -1,3 +1,5 @@
+import asyncio
+import threading
 from collections.abc import Iterator
 
 import pytest
@@ -152,4 +154,31 @@ async def test_how_many_tokens_texts_will_have_is_learned_from_those_that_came(b
             await tokenizer.pairs(["hello"], ["music " * 20, "river " * 20])
         assert tokenizer.expected_tokens([20]) < LIMIT
     finally:
+        tokenizer.close()
+
+
+async def test_long_texts_are_expected_to_wait_for_those_before_them_and_a_query_never(backend: Tokenizer) -> None:
+    tokenizer = TextTokenizer(backend, max_token_count=LIMIT)
+    gate = threading.Event()
+    tokenize = tokenizer.tokenize_texts
+    tokenizer.tokenize_texts = lambda *a, **k: (gate.wait(10), tokenize(*a, **k))[1]  # type: ignore[method-assign]
+    many = ["hello world " * 10] * 1_000
+    try:
+        assert tokenizer.expected_wait_seconds(many) == 0
+        waiting = [asyncio.create_task(tokenizer.texts(many)) for _ in range(3)]
+        await asyncio.sleep(0)
+        one = tokenizer.expected_wait_seconds(many) / 3
+        assert one == pytest.approx(120_000 * 5e-7)
+        assert tokenizer.expected_wait_seconds(["a query"]) == 0
+        gate.set()
+        await asyncio.gather(*waiting)
+        assert tokenizer.expected_wait_seconds(many) == 0
+        gate.clear()
+        again = asyncio.create_task(tokenizer.texts(many))
+        await asyncio.sleep(0)
+        assert tokenizer.expected_wait_seconds(many) != one, "it has been timed meanwhile"
+        gate.set()
+        await again
+    finally:
+        gate.set()
         tokenizer.close()

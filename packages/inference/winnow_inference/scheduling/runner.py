@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -40,6 +40,8 @@ class Runner:
         self._queue = Queue(costs=costs, bounds=limits.batch_bounds)
         self._dispatcher = Dispatcher(make_engine, self._queue, costs, limits)
         self._room: deque[asyncio.Future[None]] = deque()
+        self._expected: dict[Priority, list[int]] = {priority: [] for priority in Priority}
+        """Tokens of each request that is being tokenized, or waits to be."""
 
     @property
     def description(self) -> EngineDescription:
@@ -82,14 +84,29 @@ class Runner:
         self._dispatcher.check_progress()
         await self.run([TokenSequence.blank(1)], priority=Priority.INTERACTIVE, always=True)
 
-    def refuse_if_full(self, priority: Priority, *, expected_tokens: int = 0) -> None:
-        """Raises ResourceExhausted for a request that would be refused if it has the tokens that are expected: no time
-        goes into tokenizing what must be refused, which on a busy machine took most of the time of a refusal."""
+    @contextlib.contextmanager
+    def expecting(self, priority: Priority, tokens: int, *, wait_seconds: float = 0.0) -> Iterator[None]:
+        """Around the tokenizing of a request, which then goes to `run` or `stream`. As long as it lasts, the tokens
+        that are expected of it count for whoever comes later.
+
+        Raises ResourceExhausted for a request that would be refused if it has these: no time goes into tokenizing what
+        must be refused, which on a busy machine took most of the time of a refusal. `wait_seconds` is what it would
+        wait for the tokenizer.
+        """
+        self._refuse_if_full(priority, tokens, wait_seconds)
+        self._expected[priority].append(tokens)
+        try:
+            yield
+        finally:
+            self._expected[priority].remove(tokens)
+
+    def _refuse_if_full(self, priority: Priority, tokens: int, wait_seconds: float) -> None:
         if self._dispatcher.refusal is None and priority is Priority.INTERACTIVE:
-            self._refuse_long_wait(expected_tokens, deadline=None)
+            self._refuse_long_wait(tokens, deadline=None, behind=self._expected[priority], at_least=wait_seconds)
         limit = self._room_for(priority)
-        if self.queued_tokens >= limit:
-            raise self._full(0, limit)
+        waiting = self.queued_tokens + sum(map(sum, self._expected.values()))
+        if waiting >= limit:
+            raise self._full(0, limit, waiting=waiting)
 
     async def run(
         self,
@@ -174,7 +191,7 @@ class Runner:
             self._refuse_long_wait(request.tokens, deadline=request.deadline, slack=_SLACK)
         while self._dispatcher.refusal is None and self.queued_tokens + request.tokens > limit:
             if not wait:
-                raise self._full(request.tokens, limit)
+                raise self._full(request.tokens, limit, waiting=self.queued_tokens)
             room = asyncio.get_running_loop().create_future()
             self._room.append(room)
             try:
@@ -183,9 +200,18 @@ class Runner:
             except TimeoutError:
                 raise expired() from None
 
-    def _refuse_long_wait(self, tokens: int, *, deadline: float | None, slack: float = 1.0) -> None:
+    def _refuse_long_wait(
+        self,
+        tokens: int,
+        *,
+        deadline: float | None,
+        slack: float = 1.0,
+        behind: Sequence[int] = (),
+        at_least: float = 0.0,
+    ) -> None:
         """Raises ResourceExhausted for interactive work that would wait longer than `slack` times what is allowed, or
-        than its deadline."""
+        than its deadline. `behind`: tokens of each request that will be in the queue before it, and is not there yet;
+        `at_least`: seconds that it waits for something else meanwhile."""
         limit = self._limits.max_wait_seconds * slack
         if deadline is not None:
             limit = min(limit, max(0.0, deadline - time.monotonic()))
@@ -196,13 +222,14 @@ class Runner:
         wait = admission.expected_wait_seconds(
             tokens,
             # Whole, though of some a part is done: while there are so many, others will have come in their place.
-            [request.tokens for request in ahead],
+            [*(request.tokens for request in ahead), *behind],
             turn_tokens=rate * self._limits.batch_seconds,
             tokens_per_second=rate,
             busy_seconds=self._dispatcher.interactive_seconds,
         )
+        wait = max(wait, at_least)
         if wait > limit:
-            waiting = sum(request.waiting_tokens for request in ahead)
+            waiting = sum(request.waiting_tokens for request in ahead) + sum(behind)
             raise admission.wait_too_long(tokens, wait=wait, limit=limit, waiting=waiting, tokens_per_second=rate)
 
     def _room_for(self, priority: Priority) -> int:
@@ -210,10 +237,10 @@ class Runner:
         share = self._limits.bulk_share if priority is Priority.BULK else 1.0
         return int(self._limits.max_queued_tokens * share)
 
-    def _full(self, tokens: int, limit: int) -> Fault:
+    def _full(self, tokens: int, limit: int, *, waiting: int) -> Fault:
         return admission.queue_full(
             tokens,
-            waiting=self.queued_tokens,
+            waiting=waiting,
             limit=limit,
             tokens_per_second=self._dispatcher.tokens_per_second,
         )
