@@ -78,6 +78,8 @@ class Situation:
     """What the first stage is to look at; None: all there is."""
     document_count: int = 0
     """Documents of the collection; 0: none, or it is not known."""
+    fresh: bool = True
+    """The count is of now. Else there may be many more, of which a depth must not fall short."""
     lexical: bool = False
     """The collection has BM25."""
     seconds: float = 30.0
@@ -230,7 +232,7 @@ def _exhaustive(s: Situation, kind: RetrievalKind, embed: float, *, reason: str,
 
 def _two_stage(s: Situation, kind: RetrievalKind, embed: float, retrieve: float) -> Plan:
     wish = s.depth or DEFAULT_DEPTH
-    if s.document_count:
+    if s.document_count and s.fresh:
         wish = min(wish, s.document_count)
     insisted = wish if _insists(s) else 0
     depth, shortfall = _depth(s, wish, insisted, max(0.0, s.seconds) - embed - retrieve)

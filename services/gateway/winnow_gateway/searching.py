@@ -112,9 +112,13 @@ class Searcher:
         )
         _check_consistent(query)
         timing = SearchTiming()
-        collection = await self._collection(query, budget, timing)
+        # Mostly from memory. What is promised for a number of documents must not rest on an old count.
+        fresh = query.depth_policy is DepthPolicy.FLOOR or query.mode is SearchMode.EXHAUSTIVE
+        collection = await self._collection(query, budget, timing, fresh=fresh)
         try:
-            async with aclosing(self._run(query, collection, budget, timing, progressive=progressive)) as states:
+            async with aclosing(
+                self._run(query, collection, budget, timing, fresh=fresh, progressive=progressive)
+            ) as states:
                 async for state in states:
                     yield state
             return
@@ -126,16 +130,30 @@ class Searcher:
             collection = await self._collection(query, budget, timing, fresh=True)
             if collection.spec.stored_as == former:
                 raise
-        async with aclosing(self._run(query, collection, budget, timing, progressive=progressive)) as states:
+        async with aclosing(
+            self._run(query, collection, budget, timing, fresh=True, progressive=progressive)
+        ) as states:
             async for state in states:
                 yield state
 
     async def _run(
-        self, query: SearchQuery, collection: Collection, budget: Budget, timing: SearchTiming, *, progressive: bool
+        self,
+        query: SearchQuery,
+        collection: Collection,
+        budget: Budget,
+        timing: SearchTiming,
+        *,
+        fresh: bool,
+        progressive: bool,
     ) -> AsyncGenerator[SearchOutcome, None]:
+        """`fresh`: the collection is as it is now, and so is its count of documents."""
         with tracing.span("plan") as span:
             costs = self._book.costs(query.collection, now=self._clock())
-            plan = self._plan(query, collection, costs, budget)
+            plan = self._plan(query, collection, costs, budget, fresh=fresh)
+            if plan.mode is SearchMode.EXHAUSTIVE and not fresh:
+                # The few documents of which AUTO would rerank all may be many by now.
+                collection = await self._collection(query, budget, timing, fresh=True)
+                plan = self._plan(query, collection, costs, budget, fresh=True)
             span.set(mode=plan.mode.value, why=plan.reason, candidates=plan.candidates, depth=plan.depth)
         # What has hardly any time takes its few milliseconds of the others' all the same.
         left = max(budget.left, costs.embed_seconds + costs.retrieve_seconds)
@@ -158,11 +176,7 @@ class Searcher:
                         _describe(query, state)
                     yield state
 
-    async def _collection(
-        self, query: SearchQuery, budget: Budget, timing: SearchTiming, *, fresh: bool = False
-    ) -> Collection:
-        # Mostly from memory. What is promised for a number of documents must not rest on an old count.
-        fresh = fresh or query.depth_policy is DepthPolicy.FLOOR or query.mode is SearchMode.EXHAUSTIVE
+    async def _collection(self, query: SearchQuery, budget: Budget, timing: SearchTiming, *, fresh: bool) -> Collection:
         try:
             async with asyncio.timeout(budget.until_deadline):
                 collection = await self._catalog.recent(query.collection, fresh=fresh)
@@ -171,7 +185,7 @@ class Searcher:
         timing.retrieve_micros = round(budget.elapsed * 1e6)
         return collection
 
-    def _plan(self, query: SearchQuery, collection: Collection, costs: Costs, budget: Budget) -> Plan:
+    def _plan(self, query: SearchQuery, collection: Collection, costs: Costs, budget: Budget, *, fresh: bool) -> Plan:
         plan = plan_search(
             Situation(
                 collection=query.collection,
@@ -181,6 +195,7 @@ class Searcher:
                 depth_policy=query.depth_policy,
                 kind=query.kind,
                 document_count=collection.document_count,
+                fresh=fresh,
                 lexical=collection.spec.lexical is not None,
                 seconds=budget.left,
                 has_budget=budget.has_budget,

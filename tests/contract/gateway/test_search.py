@@ -10,12 +10,14 @@ import pytest
 
 from tests.contract.gateway.calls import TEXTS, fault, fill, ingest, search, violated
 from tests.contract.gateway.conftest import Gateway
-from tests.fakes.backends import FakeEmbedder
+from tests.fakes.backends import FakeEmbedder, embed_words
 from winnow.search.v1 import collections_pb2 as c
 from winnow.search.v1 import documents_pb2 as d
 from winnow.search.v1 import search_pb2 as s
+from winnow_gateway.documents import Document
 from winnow_gateway.mixing import ScoreMixing
 from winnow_gateway.ordering import DEFAULT_FUSION, Mixing
+from winnow_gateway.ports import Point
 from winnow_rpc import faults
 
 
@@ -330,6 +332,31 @@ async def test_a_collection_made_anew_for_another_model_is_seen_when_memory_fade
     spec = gateway.index.held["docs"].spec
     await gateway.index.delete_collection("docs")
     await gateway.index.create_collection(type(spec)(name="docs", embedder=gateway.embedder.served))
-    assert isinstance(await fault(gateway.stub.Search(search())), faults.FailedPrecondition)
+    assert isinstance(await fault(gateway.stub.Search(search(mode=s.SEARCH_MODE_TWO_STAGE))), faults.FailedPrecondition)
     gateway.now += 6
     assert (await gateway.stub.Search(search())).candidate_count == 0
+
+
+async def grow_unnoticed(gateway: Gateway, count: int) -> None:
+    """Another gateway writes documents; this one remembers how many there were."""
+    spec = gateway.index.held["docs"].spec
+    documents = [Document(f"new{at:04}", text=f"cat number {at}") for at in range(count)]
+    points = [Point(each, each.content_hash, embed_words(each.passage)) for each in documents]
+    await gateway.index.upsert(spec.stored_as, points)
+
+
+async def test_a_depth_does_not_fall_short_of_documents_that_came_since_they_were_counted(gateway: Gateway) -> None:
+    await fill(gateway)
+    two_stage = search(mode=s.SEARCH_MODE_TWO_STAGE, query="cat")
+    assert (await gateway.stub.Search(two_stage)).planned_depth == 4
+    await grow_unnoticed(gateway, 46)
+    response = await gateway.stub.Search(two_stage)
+    assert (response.planned_depth, response.reranked_count) == (50, 50)
+
+
+async def test_auto_does_not_rerank_all_of_a_collection_that_was_small_when_it_was_counted(gateway: Gateway) -> None:
+    await fill(gateway)
+    assert (await gateway.stub.Search(search(query="cat"))).mode == s.SEARCH_MODE_EXHAUSTIVE
+    await grow_unnoticed(gateway, 596)
+    response = await gateway.stub.Search(search(query="cat"))
+    assert (response.mode, response.reranked_count) == (s.SEARCH_MODE_TWO_STAGE, 100)

@@ -231,3 +231,9 @@ def test_what_is_fetched_can_be_reranked_when_there_turns_out_to_be_time(situati
     made = plan_search(situation)
     free = RerankCost(fixed=0, per_token=0, tokens_per_passage=1)
     assert refine(made, cost=free, seconds=1, candidates=made.candidates).depth >= made.depth
+
+
+@pytest.mark.parametrize(("fresh", "wish"), [(True, 3), (False, 100)])
+def test_a_count_that_may_be_old_does_not_limit_the_depth(fresh: bool, wish: int) -> None:
+    plan = plan_search(Situation(mode=SearchMode.TWO_STAGE, document_count=3, fresh=fresh, seconds=60))
+    assert (plan.wish, plan.candidates) == (wish, max(10, wish))
