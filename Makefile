@@ -86,5 +86,6 @@ lock: install ## Write the versions that are installed into constraints.txt
 		>>constraints.new
 	@mv constraints.new constraints.txt
 
-clean: ## Remove the virtual environment, caches and demo data
-	rm -rf $(VENV) .winnow .mypy_cache .ruff_cache .pytest_cache .hypothesis build
+clean: ## Remove the virtual environments, tools, caches and the demo; keeps .winnow/data and results
+	rm -rf $(VENV) $(PEERS) .winnow/tools .winnow/demo build
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
