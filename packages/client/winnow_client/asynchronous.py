@@ -289,7 +289,7 @@ class AsyncClient:
         """Finds the documents that answer a query.
 
         `limit`: hits to return, 1 to 1,000, by default 10. `mode`: which stages answer, by default AUTO. `depth`:
-        candidates to rerank, 1 to 1,000, by default 100; `depth_policy`: whether that is a wish or a floor.
+        candidates to rerank, 1 to 1,000, by default 100; `depth_policy`: as the time allows, or no fewer (FLOOR).
         `budget`: seconds within which the answer is wanted, 0.001 to 3,600: reranking stops in time for it, and
         `degradations` say so; by default `timeout` is the only bound. `effort`: ECONOMY stops when the first hits have
         settled. `require_rerank`: raise Unavailable or DeadlineExceeded rather than return an order without the

@@ -59,7 +59,8 @@ class DepthPolicy(StrEnum):
     WISH = "wish"
     """As many as the time allows, up to the depth."""
     FLOOR = "floor"
-    """At least the depth; refused before any work if the time cannot pay it."""
+    """At least the depth, or as many as there are; otherwise an error: FailedPrecondition (DEPTH_UNAFFORDABLE) before
+    any work, DeadlineExceeded (FLOOR_NOT_REACHED), or Unavailable where the reranker or the index is why."""
 
 
 class Effort(StrEnum):

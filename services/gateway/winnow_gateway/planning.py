@@ -131,7 +131,7 @@ def plan_search(situation: Situation) -> Plan:
 
     Raises FailedPrecondition: NO_LEXICAL_INDEX where the collection lacks the BM25 that is asked for,
     COLLECTION_TOO_LARGE for EXHAUSTIVE, DEPTH_UNAFFORDABLE where the caller insists on a depth that the time cannot
-    pay.
+    pay. Without a reranker the plan has its `floor` all the same, and a `depth` of 0: its caller is to refuse it.
     """
     s = situation
     kind = _kind(s)
@@ -258,7 +258,7 @@ def _two_stage(s: Situation, kind: RetrievalKind, embed: float, retrieve: float)
 
 
 def _insists(s: Situation) -> bool:
-    return s.depth_policy is DepthPolicy.FLOOR and s.reranker_up
+    return s.depth_policy is DepthPolicy.FLOOR
 
 
 def _depth(s: Situation, wish: int, insisted: int, seconds: float) -> tuple[int, Shortfall | None]:

@@ -22,6 +22,7 @@ from winnow_gateway.documents import DocumentView, split_text
 from winnow_gateway.exhausting import fetch_all
 from winnow_gateway.filters import filtered_keys
 from winnow_gateway.guarding import guarded
+from winnow_gateway.insisting import floor_missed, unranked
 from winnow_gateway.ordering import Placed, SettledTop
 from winnow_gateway.outcomes import Cause, Degradation, Hit, SearchOutcome, SearchTiming
 from winnow_gateway.planning import Effort, Plan, RetrievalKind, SearchMode, Shortfall, extend, refine
@@ -35,24 +36,10 @@ from winnow_rpc.faults import (
     Fault,
     InvalidArgument,
     NotFound,
-    Unavailable,
 )
 
 # A deadline of 0 would mean none to some.
 _LEAST_SECONDS = 0.001
-
-
-def unranked(cause: Cause, fault: Fault | None, *, retry_after: float | None = None) -> Fault:
-    """The fault of a search that must be reranked and cannot be."""
-    why = cause.because("reranker", fault)
-    if cause is Cause.NO_TIME:
-        return DeadlineExceeded(f"reranking is required: {why}", reason="NO_TIME_TO_RERANK")
-    return Unavailable(
-        f"reranking is required, and {why}",
-        reason="RERANKER_UNAVAILABLE",
-        metadata={"cause": cause.value},
-        retry_after=retry_after or (fault.retry_after if fault else None) or 1.0,
-    )
 
 
 class SearchRun:
@@ -217,11 +204,15 @@ class SearchRun:
             self._spec.stored_as,
             self._query,
             self._candidates,
-            seconds=self._budget.left,
+            seconds=max(0.0, self._work_until() - self._clock()),
             clock=self._clock,
         )
         self._candidates = fetched.candidates
         if fetched.cause:
+            floor = self._plan.floor
+            if self._readable() < floor:
+                # It is not known how many there are, and so not whether these are all.
+                raise floor_missed(fetched.cause, fetched.fault, floor=floor, reached=0, backend="index")
             missed = max(1, self._plan.wish - fetched.count)
             self._degradations.append(outcomes.documents_missed(fetched.cause, fetched.fault, count=missed))
         self._plan = replace(self._plan, wish=max(self._plan.wish, len(self._candidates)))
@@ -233,12 +224,14 @@ class SearchRun:
                 return position
         return len(self._candidates)
 
+    def _work_until(self) -> float:
+        """When all work for reranking stops, on the clock."""
+        # A depth that is insisted on goes before a time that is only wished for.
+        return self._budget.latest_stop if self._plan.floor else self._budget.stop_at
+
     def _stop_at(self) -> float:
         """When reranking stops, on the clock: so that what still has to be fetched for the answer can be."""
-        stop_at = self._budget.stop_at
-        if self._plan.floor:
-            # A depth that is insisted on goes before a time that is only wished for.
-            stop_at = self._budget.latest_stop
+        stop_at = self._work_until()
         if self._query.view.text and any(candidate.head_only for candidate in self._candidates):
             stop_at -= self._costs.retrieve_seconds
         return stop_at
@@ -249,7 +242,7 @@ class SearchRun:
         if not needs_model(self._query):
             return None
         try:
-            left = max(self._budget.left, _LEAST_SECONDS)
+            left = max(self._work_until() - self._clock(), _LEAST_SECONDS)
             return await self._backends.reranker.model(fingerprint=fingerprint, timeout=left)
         except Fault as fault:
             return fault
@@ -268,7 +261,7 @@ class SearchRun:
                         # Another model may have taken the place of the one that was asked about.
                         if not await self._fits(state.fingerprint):
                             return
-                        if query.effort is Effort.ECONOMY and settling.settled(self._place()):
+                        if query.effort is Effort.ECONOMY and settling.settled(self._place()) and self._deep_enough():
                             self._settled = True
                             return
                         yield
@@ -311,6 +304,10 @@ class SearchRun:
             stop_at=self._stop_at(),
         )
 
+    def _deep_enough(self) -> bool:
+        """The depth that the caller insists on is reached, or all there is."""
+        return len(self._scores()) >= min(self._plan.floor, self._plan.wish)
+
     def _scores(self) -> Mapping[int, float]:
         return self._reranking.prefix(self._plan.depth)
 
@@ -337,14 +334,10 @@ class SearchRun:
             cause, state.fault = Cause.UNAVAILABLE, Fault("it left candidates out")
         if cause is None:
             cause = Cause.BREAKER_OPEN if plan.shortfall is Shortfall.NO_RERANKER else Cause.NO_TIME
-        if self._query.require_rerank and self._candidates:
-            if not done:
-                raise unranked(cause, state.fault)
-            if done < min(plan.floor, plan.wish):
-                raise DeadlineExceeded(
-                    f"{done} candidates were reranked when the time was up; {plan.floor} are insisted on",
-                    reason="FLOOR_NOT_REACHED",
-                )
+        if self._candidates and not self._deep_enough():
+            raise floor_missed(cause, state.fault, floor=min(plan.floor, plan.wish), reached=done)
+        if self._candidates and not done and self._query.require_rerank:
+            raise unranked(cause, state.fault)
         if done:
             self._degradations.append(outcomes.rerank_partial(cause, state.fault, reranked=done, wish=plan.wish))
         elif self._candidates:

@@ -15,12 +15,13 @@ from winnow_gateway.budgets import Budget
 from winnow_gateway.catalog import Catalog
 from winnow_gateway.collections import Collection
 from winnow_gateway.costs import CostBook, Costs
+from winnow_gateway.insisting import floor_missed, unranked
 from winnow_gateway.outcomes import Cause, SearchOutcome, SearchTiming
 from winnow_gateway.planning import DepthPolicy, Plan, SearchMode, Shortfall, Situation, plan_search
 from winnow_gateway.ports import Embedder, Index, Reranker
 from winnow_gateway.queries import SearchQuery
 from winnow_gateway.reranking import AnytimeReranker
-from winnow_gateway.search_run import SearchRun, unranked
+from winnow_gateway.search_run import SearchRun
 from winnow_rpc import tracing
 from winnow_rpc.deferring import soon
 from winnow_rpc.faults import DeadlineExceeded, FailedPrecondition, InvalidArgument, NotFound
@@ -209,8 +210,11 @@ class Searcher:
             if plan.shortfall is Shortfall.NO_TIME:
                 self._book.unaffordable()
                 cause = Cause.NO_TIME
+            retry_after = self._reranker_breaker.retry_after or None
+            if plan.floor:
+                raise floor_missed(cause, None, floor=plan.floor, reached=0, retry_after=retry_after)
             if query.require_rerank:
-                raise unranked(cause, None, retry_after=self._reranker_breaker.retry_after or None)
+                raise unranked(cause, None, retry_after=retry_after)
         return plan
 
 
@@ -234,5 +238,11 @@ def _check_consistent(query: SearchQuery) -> None:
         raise InvalidArgument(
             f"require_rerank is set, but the mode {query.mode.name} reranks nothing",
             field="require_rerank",
+            reason="CONTRADICTION",
+        )
+    if query.depth_policy is DepthPolicy.FLOOR and query.mode in (SearchMode.RETRIEVE, SearchMode.LEXICAL):
+        raise InvalidArgument(
+            f"depth_policy is FLOOR, but the mode {query.mode.name} reranks nothing",
+            field="depth_policy",
             reason="CONTRADICTION",
         )

@@ -51,3 +51,26 @@ async def fill(gateway: Gateway, *, without_lexical: bool = False) -> None:
 
 def search(**fields: Any) -> s.SearchRequest:
     return s.SearchRequest(**{"collection": "docs", "query": "cat tree", **fields})
+
+
+WORDS = ["cat", "tree", "mat", "dog", "fox"]
+
+
+def document(number: int) -> d.Document:
+    words = [WORDS[(number * step) % len(WORDS)] for step in (1, 2, 3)]
+    return d.Document(id=f"{number:03}", text=" ".join([*words, f"number{number}"]))
+
+
+async def fill_many(gateway: Gateway, count: int = 40) -> None:
+    await gateway.stub.CreateCollection(c.CreateCollectionRequest(name="docs"))
+    await ingest(gateway, [document(number) for number in range(count)])
+
+
+def budget(seconds: float) -> int:
+    return round(seconds * 1e6)
+
+
+def only(response: s.SearchResponse) -> s.Degradation:
+    (degradation,) = response.degradations
+    assert degradation.message
+    return degradation

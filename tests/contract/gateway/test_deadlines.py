@@ -6,9 +6,8 @@ import time
 import grpc
 import pytest
 
-from tests.contract.gateway.calls import fault, fill, ingest, search
+from tests.contract.gateway.calls import budget, fault, fill, fill_many, ingest, only, search
 from tests.contract.gateway.conftest import Gateway
-from winnow.search.v1 import collections_pb2 as c
 from winnow.search.v1 import documents_pb2 as d
 from winnow.search.v1 import search_pb2 as s
 from winnow_gateway.admission import AdmissionSettings
@@ -19,29 +18,8 @@ from winnow_gateway.searching import SearchSettings
 from winnow_rpc import faults
 from winnow_rpc.status import fault_from_rpc_error
 
-WORDS = ["cat", "tree", "mat", "dog", "fox"]
 LATE = 0.25
 """Seconds after its budget by which an answer must be here, on a machine that does much else."""
-
-
-def document(number: int) -> d.Document:
-    words = [WORDS[(number * step) % len(WORDS)] for step in (1, 2, 3)]
-    return d.Document(id=f"{number:03}", text=" ".join([*words, f"number{number}"]))
-
-
-async def fill_many(gateway: Gateway, count: int = 40) -> None:
-    await gateway.stub.CreateCollection(c.CreateCollectionRequest(name="docs"))
-    await ingest(gateway, [document(number) for number in range(count)])
-
-
-def budget(seconds: float) -> int:
-    return round(seconds * 1e6)
-
-
-def only(response: s.SearchResponse) -> s.Degradation:
-    (degradation,) = response.degradations
-    assert degradation.message
-    return degradation
 
 
 def falls(response: s.SearchResponse) -> bool:
@@ -186,41 +164,6 @@ async def test_a_reranker_that_never_answers_costs_no_more_than_the_budget_and_s
     began = time.perf_counter()
     assert only(await gateway.stub.Search(search(budget_micros=budget(5)))).reason == "BREAKER_OPEN"
     assert time.perf_counter() - began < LATE
-
-
-async def test_a_depth_that_is_insisted_on_and_unaffordable_is_refused_before_any_work(gateway: Gateway) -> None:
-    await fill_many(gateway)
-    gateway.reranker.delay = 0.02
-    for _ in range(2):
-        await gateway.stub.Search(search())
-    calls, searches = gateway.reranker.calls, len(gateway.index.retrievals)
-    floor = {"depth": 40, "depth_policy": s.DEPTH_POLICY_FLOOR}
-    came = await fault(gateway.stub.Search(search(budget_micros=budget(0.1), **floor)))
-    assert isinstance(came, faults.FailedPrecondition)
-    assert came.reason == "DEPTH_UNAFFORDABLE"
-    assert (gateway.reranker.calls, len(gateway.index.retrievals)) == (calls, searches)
-    wish = await gateway.stub.Search(search(budget_micros=budget(0.15), depth=40))
-    assert 0 < wish.planned_depth < 40
-    assert only(wish).reason == "DEADLINE"
-    response = await gateway.stub.Search(search(budget_micros=budget(5), **floor))
-    assert (response.planned_depth, response.reranked_count) == (40, 40)
-    assert not response.degradations
-
-
-async def test_a_floor_goes_before_the_budget_and_after_the_deadline(gateway: Gateway) -> None:
-    await fill_many(gateway)
-    await gateway.stub.Search(search())
-    gateway.reranker.delay = 0.03
-    floor = {"depth": 20, "depth_policy": s.DEPTH_POLICY_FLOOR, "budget_micros": budget(0.15)}
-    response = await gateway.stub.Search(search(**floor))
-    assert response.reranked_count == 20, "it had seemed to cost less"
-    gateway.reranker.delay = 0.2
-    floor["budget_micros"] = budget(10)
-    response = await gateway.stub.Search(search(**floor), timeout=1)
-    assert 0 < response.reranked_count < 20
-    gateway.reranker.delay = 1.0
-    came = await fault(gateway.stub.Search(search(require_rerank=True, **floor), timeout=1.5))
-    assert isinstance(came, faults.DeadlineExceeded | faults.FailedPrecondition)
 
 
 async def test_economy_stops_when_the_first_hits_have_settled_and_that_is_no_degradation(gateway: Gateway) -> None:

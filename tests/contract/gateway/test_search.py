@@ -263,6 +263,8 @@ def must(**condition: Any) -> d.Filter:
         ({"budget_micros": 3_600_000_001}, "budget_micros"),
         ({"budget_micros": 2**63 - 1}, "budget_micros"),
         ({"require_rerank": True, "mode": s.SEARCH_MODE_RETRIEVE}, "require_rerank"),
+        ({"depth_policy": s.DEPTH_POLICY_FLOOR, "mode": s.SEARCH_MODE_RETRIEVE}, "depth_policy"),
+        ({"depth_policy": s.DEPTH_POLICY_FLOOR, "mode": s.SEARCH_MODE_LEXICAL}, "depth_policy"),
         ({"retrieval": s.RetrievalOptions(kind=9)}, "retrieval.kind"),
         ({"retrieval": s.RetrievalOptions(kind=s.RETRIEVAL_KIND_LEXICAL)}, "retrieval.kind"),
         ({"retrieval": s.RetrievalOptions(fusion=s.RankFusion(k=0, dense_weight=1, lexical_weight=1))},

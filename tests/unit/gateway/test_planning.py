@@ -90,6 +90,14 @@ def test_what_is_insisted_on_is_planned_or_refused_before_any_work(situation: Si
 
 
 @given(situations)
+def test_a_plan_without_a_reranker_keeps_what_is_insisted_on(situation: Situation) -> None:
+    insisting = replace(situation, depth_policy=DepthPolicy.FLOOR, mode=SearchMode.TWO_STAGE, reranker_up=False)
+    made = plan_search(insisting)
+    assert made.depth == 0 < made.floor == made.wish
+    assert made.shortfall is Shortfall.NO_RERANKER
+
+
+@given(situations)
 def test_a_plan_without_reranking_says_why(situation: Situation) -> None:
     plan = plan_search(situation)
     if plan.depth < plan.wish:

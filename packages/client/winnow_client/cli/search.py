@@ -56,7 +56,7 @@ _MODES = [mode.value for mode in SearchMode if mode is not SearchMode.UNKNOWN]
 @click.option(
     "--depth-policy",
     type=click.Choice([policy.value for policy in DepthPolicy if policy is not DepthPolicy.UNKNOWN]),
-    help="Where time is short: as deep as it allows, or the whole depth or nothing.  [default: wish]",
+    help="Rerank as deep as the time allows, or fail where it is less than the whole depth.  [default: wish]",
 )
 @click.option(
     "--budget",
