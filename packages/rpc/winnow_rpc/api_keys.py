@@ -128,7 +128,8 @@ def read_keys(path: Path) -> list[ApiKey]:
 
 
 def write_keys(path: Path, keys: Iterable[ApiKey]) -> None:
-    """Puts the keys into a file, whole or not at all; nobody but its owner may read it (mode 0600). Raises OSError."""
+    """Puts the keys into a file, whole or not at all; nobody but its owner may read it (mode 0600), who stays the same
+    where root writes. Raises OSError."""
     target = path.resolve()
     text = json.dumps(_KeysFile(keys=tuple(keys)).model_dump(mode="json"), indent=2) + "\n"
     descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # mode 0600
@@ -137,6 +138,9 @@ def write_keys(path: Path, keys: Iterable[ApiKey]) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
+        with suppress(FileNotFoundError, PermissionError):
+            former = target.stat()
+            os.chown(temporary, former.st_uid, former.st_gid)
         os.replace(temporary, target)
     except BaseException:
         with suppress(OSError):

@@ -75,10 +75,11 @@ class Reloaded(Generic[T]):
         return tuple(_stamp(path) for path in self._paths)
 
 
-def _stamp(path: Path) -> tuple[int, int, int] | None:
+def _stamp(path: Path) -> tuple[int, ...] | None:
     try:
         # Follows links: a mounted secret is changed by pointing a link elsewhere.
         found = path.stat()
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    # With the time of change, for a file that was only made readable.
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino

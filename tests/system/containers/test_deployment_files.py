@@ -20,7 +20,7 @@ import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import HealthServicer
 
-from tests.system.containers.engine import EMBEDDED, ROOT, merged, why_no_compose
+from tests.system.containers.engine import EMBEDDED, ROOT, SECURE_EMBEDDED, merged, why_no_compose
 
 needs_compose = pytest.mark.skipif(why_no_compose() != "", reason=why_no_compose())
 
@@ -41,12 +41,22 @@ def _plain(loader: yaml.SafeLoader, node: yaml.Node) -> Any:
     return None
 
 
-OVERLAYS = ("embedded", "gpu", "cluster", "observability", "observability.embedded", "model-upgrade")
+OVERLAYS = (
+    "embedded",
+    "gpu",
+    "cluster",
+    "observability",
+    "observability.embedded",
+    "model-upgrade",
+    "secure",
+    "secure.embedded",
+)
 FILES = ("docker-compose.yml", *(f"deploy/compose.{name}.yml" for name in OVERLAYS))
 GPU = ("docker-compose.yml", "deploy/compose.gpu.yml")
 CLUSTER = ("docker-compose.yml", "deploy/compose.cluster.yml")
 OBSERVABILITY = ("docker-compose.yml", "deploy/compose.observability.yml")
 MODEL_UPGRADE = ("docker-compose.yml", "deploy/compose.model-upgrade.yml")
+SECURE = ("docker-compose.yml", "deploy/compose.secure.yml")
 NODES = ("qdrant", "qdrant-2", "qdrant-3")
 
 
@@ -84,8 +94,8 @@ def test_the_embedded_overlay_puts_the_index_in_the_place_of_qdrant() -> None:
 @needs_compose
 @pytest.mark.parametrize(
     "files",
-    [EMBEDDED[:1], EMBEDDED, GPU, (*EMBEDDED, GPU[1]), CLUSTER, MODEL_UPGRADE],
-    ids=["alone", "embedded", "gpu", "embedded and gpu", "cluster", "model upgrade"],
+    [EMBEDDED[:1], EMBEDDED, GPU, (*EMBEDDED, GPU[1]), CLUSTER, MODEL_UPGRADE, SECURE, SECURE_EMBEDDED],
+    ids=["alone", "embedded", "gpu", "embedded and gpu", "cluster", "model upgrade", "secure", "secure and embedded"],
 )
 def test_every_service_is_confined_and_the_model_services_can_be_scaled(files: tuple[str, ...]) -> None:
     services = merged(*files)["services"]
@@ -104,7 +114,7 @@ def test_every_service_is_confined_and_the_model_services_can_be_scaled(files: t
 def test_the_example_of_settings_holds_the_defaults_and_all_of_them() -> None:
     lines = [line for line in (ROOT / ".env.example").read_text().splitlines() if line and not line.startswith("#")]
     example = dict(line.split("=", 1) for line in lines)
-    for files in (EMBEDDED, GPU, CLUSTER, OBSERVABILITY, MODEL_UPGRADE):
+    for files in (EMBEDDED, GPU, CLUSTER, OBSERVABILITY, MODEL_UPGRADE, SECURE):
         assert merged(*files, **example) == merged(*files)
     read = {name for file in FILES for name in re.findall(r"\$\{(\w+)", (ROOT / file).read_text())}
     assert read == set(example)

@@ -1,5 +1,6 @@
 """API keys: what is kept, what is accepted, and what a file may do."""
 
+import os
 import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from winnow_rpc.api_keys import KeyRing, Scope, make_key, read_keys, write_keys
+from winnow_rpc.reloading import Reloaded
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -96,3 +98,32 @@ def test_two_keys_of_one_id_are_refused(tmp_path: Path) -> None:
 def test_a_bad_id_is_refused() -> None:
     with pytest.raises(ValueError, match="id"):
         make_key("Not An Id", scopes=[Scope.READ])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_a_file_that_root_changes_stays_its_owners(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    write_keys(file, [])
+    os.chown(file, 10001, 10002)
+    key, _ = make_key("one", scopes=[Scope.READ])
+    write_keys(file, [key])
+    found = file.stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (10001, 10002, 0o600)
+
+
+def test_a_file_that_is_made_readable_after_it_was_changed_is_read(tmp_path: Path) -> None:
+    file, readable, now = tmp_path / "value", True, 0.0
+    file.write_text("old")
+
+    def read() -> str:
+        if not readable:
+            raise PermissionError("not for you")
+        return file.read_text()
+
+    value = Reloaded([file], read, what="a value", clock=lambda: now)
+    file.write_text("newer")
+    readable, now = False, 2.0
+    assert value.current() == "old"
+    file.chmod(0o640)
+    readable, now = True, 4.0
+    assert value.current() == "newer"
