@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
-import threading
-import uuid
+import re
+import shlex
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.system.containers.engine import (
     EMBEDDED,
+    ROOT,
+    SERVICES,
     Project,
     docker,
     health,
@@ -18,9 +21,10 @@ from tests.system.containers.engine import (
     why_no_compose,
     why_no_engine,
 )
+from tests.system.containers.searching import filled_collection, search, searching, served
 from tests.system.running import wait_until
-from winnow_client import Client, ClientConfig, Document, IngestOutcome, SearchMode, SearchResult
-from winnow_rpc.faults import Fault
+from winnow_client import Client, ClientConfig, Document, SearchMode
+from winnow_rpc.faults import NotFound
 
 UP_SECONDS = 300
 RERANKERS = 3
@@ -31,20 +35,27 @@ pytestmark = [
     pytest.mark.skipif(why_no_engine() != "", reason=why_no_engine()),
 ]
 
-SUBJECTS = {
-    "falcon": "The falcon dives on other birds in the air and strikes them with its talons.",
-    "glacier": "A glacier is a river of ice that grinds its valley as it creeps downhill.",
-    "sourdough": "Sourdough bread rises by the wild yeast that lives in a paste of flour and water.",
-    "lighthouse": "The keeper of the lighthouse trimmed the lamp so that ships kept off the rocks.",
-}
-QUERY = "How does bread rise without bought yeast?"
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
-def project(tag: str) -> Iterator[Project]:
+def images(tag: str) -> Iterator[str]:
+    """A tag of this module's own for the same images, since one of them is replaced here."""
+    own = f"{tag}-compose"
+    try:
+        for service in SERVICES:
+            docker("tag", f"winnow-{service}:{tag}", f"winnow-{service}:{own}")
+        yield own
+    finally:
+        docker("image", "rm", "--force", *(f"winnow-{service}:{own}" for service in SERVICES), check=False)
+
+
+@pytest.fixture(scope="module")
+def project(images: str) -> Iterator[Project]:
     """A project of its own, and at the end nothing of it left: containers, volumes, network."""
     # Port 0: the engine takes a free one. At `debug` every call is logged, so that they can be counted.
-    project = Project(*EMBEDDED, name=f"winnow-{tag}", WINNOW_TAG=tag, WINNOW_PORT="0", WINNOW_LOG_LEVEL="debug")
+    project = Project(*EMBEDDED, name=f"winnow-{images}", WINNOW_TAG=images, WINNOW_PORT="0", WINNOW_LOG_LEVEL="debug")
     try:
         # By now the engine has all layers: this shows that Compose asks for the same images.
         project.run("build", timeout=UP_SECONDS)
@@ -77,18 +88,12 @@ def client(up: Project) -> Iterator[Client]:
 @pytest.fixture
 def collection(client: Client) -> Iterator[str]:
     """A collection of 100 documents, 4 of which are about something."""
-    name = f"c-{uuid.uuid4().hex[:8]}"
-    client.create_collection(name)
-    documents = [Document(id=subject, text=text) for subject, text in SUBJECTS.items()]
-    documents += [Document(id=f"ledger-{n}", text=f"Entry {n} of the ledger: {n * 7} crowns paid.") for n in range(96)]
-    outcomes = [acknowledgement.outcome for acknowledgement in client.ingest(name, documents)]
-    assert outcomes == [IngestOutcome.INDEXED] * 100
-    yield name
-    client.delete_collection(name)
+    with filled_collection(client, 100) as name:
+        yield name
 
 
 def test_a_search_goes_through_both_stages(client: Client, collection: str) -> None:
-    result = _search(client, collection)
+    result = search(client, collection)
     assert result.hits[0].document.id == "sourdough"
     assert result.mode == SearchMode.TWO_STAGE
     assert result.degradations == ()
@@ -98,10 +103,10 @@ def test_a_search_goes_through_both_stages(client: Client, collection: str) -> N
 
 
 def test_what_was_acknowledged_outlives_the_index_container(up: Project, client: Client, collection: str) -> None:
-    before = _search(client, collection)
+    before = search(client, collection)
     # A new container, not the old one started again: only the volume is kept.
     up.run("up", "--detach", "--wait", "--force-recreate", "--no-deps", "--no-build", "index", timeout=UP_SECONDS)
-    after = _search(client, collection)
+    after = search(client, collection)
     assert client.get_collection(collection).document_count == 100
     assert [hit.document.id for hit in after.hits] == [hit.document.id for hit in before.hits]
     assert [hit.score for hit in after.hits] == pytest.approx([hit.score for hit in before.hits], rel=1e-5)
@@ -112,40 +117,58 @@ def test_three_rerankers_share_the_searches_with_no_other_change(up: Project, cl
     assert len(rerankers) == RERANKERS
     before = [_calls(container) for container in rerankers]
     for _ in range(4 * RERANKERS):
-        assert _search(client, collection).reranked_count == 20
+        assert search(client, collection).reranked_count == 20
     served = [_calls(container) - was for container, was in zip(rerankers, before, strict=True)]
     assert sum(served) == 4 * RERANKERS
     assert min(served) >= 2, served
 
 
-def test_no_search_fails_while_rerankers_are_killed_and_replaced_one_by_one(
-    up: Project, client: Client, collection: str
+def test_no_search_fails_while_rerankers_of_one_image_take_the_place_of_those_of_another(
+    up: Project, images: str, client: Client, collection: str
 ) -> None:
-    over, found, failed = threading.Event(), list[SearchResult](), list[Fault]()
-
-    def search() -> None:
-        while not over.is_set():
-            try:
-                found.append(_search(client, collection))
-            except Fault as fault:
-                failed.append(fault)
-
-    thread = threading.Thread(target=search)
-    thread.start()
-    try:
-        for at, container in enumerate(up.ids("reranker")):
+    """By the commands of docs/operations.md; the first one is killed."""
+    former = up.ids("reranker")
+    docker(
+        "build", "--tag", f"winnow-reranker:{images}", "-", stdin=f"FROM winnow-reranker:{images}\nLABEL changed=yes\n"
+    )
+    changed = docker("image", "inspect", "--format", "{{.Id}}", f"winnow-reranker:{images}")
+    assert changed not in {inspected(each)["Image"] for each in former}
+    (start_one,) = [each for each in _documented("docker compose build reranker") if each[:1] == ["up"]]
+    assert start_one[-2:] == [f"reranker={RERANKERS}", "reranker"]
+    with searching(client, collection):
+        for at, container in enumerate(former):
             docker(*(("kill", "--signal", "KILL") if at == 0 else ("stop", "--time", "25")), container)
-            docker("rm", "--volumes", container)
-            up.run(
-                "up", "--detach", "--wait", "--no-build", "--no-deps", "--scale", f"reranker={RERANKERS}", "reranker"
-            )
-            wait_until(lambda: all(health(id_) == "healthy" for id_ in up.ids("reranker")), seconds=UP_SECONDS)
-    finally:
-        over.set()
-        thread.join()
-    assert failed == []
-    assert len(found) > RERANKERS
-    assert all(result.hits[0].document.id == "sourdough" for result in found)
+            docker("rm", container)
+            up.run(*start_one, timeout=UP_SECONDS)
+            wait_until(lambda: all(health(each) == "healthy" for each in up.ids("reranker")), seconds=UP_SECONDS)
+            assert set(former) & set(up.ids("reranker")) == set(former[at + 1 :]), "the others are left alone"
+    assert {inspected(each)["Image"] for each in up.ids("reranker")} == {changed}
+
+
+def test_a_snapshot_is_taken_and_restored_by_the_commands_of_the_runbook(
+    up: Project, client: Client, collection: str, tmp_path: Path
+) -> None:
+    before = search(client, collection)
+    snapshots = tmp_path / "snapshots"
+
+    def told(word: str) -> str:
+        """A word of a command, for this place and this snapshot."""
+        word = word.replace("./snapshots", str(snapshots)).replace("$PWD/snapshots", str(snapshots))
+        return re.sub(r"full-snapshot-[\d-]+", lambda _: next(snapshots.glob("full-*")).name, word)
+
+    for command in _documented("winnow_index.take_snapshot"):
+        up.run(*map(told, command), timeout=UP_SECONDS)
+    # What came after the snapshot is not in it.
+    list(client.ingest(collection, [Document(id="late", text="A document that came too late.")]))
+    restoring = _documented("winnow_index.restore_snapshot")
+    assert len(restoring) == 5
+    for command in restoring:
+        up.run(*map(told, command), timeout=UP_SECONDS)
+    wait_until(lambda: served(client, collection), seconds=60)
+    assert client.get_collection(collection).document_count == 100
+    with pytest.raises(NotFound):
+        client.get_document(collection, "late")
+    assert [hit.document.id for hit in search(client, collection).hits] == [hit.document.id for hit in before.hits]
 
 
 def test_only_the_gateway_is_published(up: Project) -> None:
@@ -171,5 +194,8 @@ def _calls(container: str) -> int:
     return sum(event["event"] == "call" and "RerankDocuments" in event["method"] for event in events)
 
 
-def _search(client: Client, collection: str) -> SearchResult:
-    return client.search(collection, QUERY, limit=3, depth=20, mode=SearchMode.TWO_STAGE)
+def _documented(holding: str) -> list[list[str]]:
+    """The arguments of each `docker compose` command in the runbook's block that has these words in it."""
+    (block,) = [each for each in BLOCK.findall(OPERATIONS) if "docker compose" in each and holding in each]
+    lines = [line.strip().removeprefix("$ ").partition(" || ")[0] for line in block.replace("\\\n", " ").splitlines()]
+    return [shlex.split(line)[2:] for line in lines if line.startswith("docker compose ")]
