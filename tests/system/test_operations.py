@@ -14,7 +14,7 @@ import click
 import pytest
 import yaml
 
-from tests.unit.deploy.manifests import KUBECTL, of_kind, overlay
+from tests.unit.deploy.manifests import KUBECTL, of_kind, overlay, render
 from winnow_client.cli.main import main
 from winnow_index.restore_snapshot import RestoreSettings
 from winnow_index.settings import IndexSettings
@@ -23,6 +23,7 @@ from winnow_rpc.settings import read_settings
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "docs/operations.md").read_text(encoding="utf-8")
+BACKUP = (ROOT / "docs/backup.md").read_text(encoding="utf-8")
 ALERTS = ROOT / "deploy/observability/alerts.yml"
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 HEADINGS = {match.lower().replace(" ", "-") for match in re.findall(r"^#{2,3} (.+)$", TEXT, re.MULTILINE)}
@@ -34,7 +35,7 @@ MODULES = {
 
 
 def commands() -> Iterator[list[str]]:
-    for block in BLOCK.findall(TEXT):
+    for block in BLOCK.findall(TEXT + BACKUP):
         for line in block.replace("\\\n", " ").splitlines():
             assert line.startswith("$ "), f"an operator would copy this: {line}"
             yield shlex.split(line[2:].partition(" # ")[0])
@@ -106,10 +107,17 @@ def test_every_module_takes_its_flags(arguments: list[str]) -> None:
     read_settings(MODULES[arguments[0]], prefix="WINNOW_INDEX_", program="test", argv=arguments[1:])
 
 
+# Some commands follow one that sets COMPOSE_FILE.
+_COMPOSE_FILES = ["docker-compose.yml", "deploy/compose.embedded.yml"]
+
+
 @pytest.mark.parametrize("command", programs("docker"), ids=named)
 def test_every_composition_has_its_files_and_services(command: list[str]) -> None:
+    if command[1] in ("stop", "rm"):
+        assert command[-1] == "CONTAINER"
+        return
     assert command[1] == "compose"
-    files = [command[at + 1] for at, word in enumerate(command) if word == "-f"] or ["docker-compose.yml"]
+    files = [command[at + 1] for at, word in enumerate(command) if word == "-f"] or _COMPOSE_FILES
     text = "".join((ROOT / file).read_text() for file in files)
     asked = {word.partition("=")[0].partition(":")[0] for word in command} & {
         "embedder",
@@ -132,12 +140,16 @@ def test_every_kubectl_command_is_one_and_names_what_is_deployed(command: list[s
     for word in command:
         if word.startswith("deployment/"):
             assert word.removeprefix("deployment/") in of_kind(overlay("cpu"), "Deployment")
-        if word.partition(":")[0] == "index-0":
+        if word == "statefulset/index" or word.removeprefix("pod/").partition(":")[0] == "index-0":
             assert "index" in of_kind(overlay("embedded"), "StatefulSet")
+        if word in ("restore", "pod/restore") or word.startswith("restore:"):
+            assert "restore" in of_kind(render(ROOT / "deploy/kubernetes/restore"), "Pod")
+        if word.startswith("deploy/"):
+            assert word == "deploy/kubernetes/restore"
 
 
 def test_every_link_of_the_runbook_leads_somewhere() -> None:
-    links = re.findall(r"\]\(([^)]+)\)", TEXT)
+    links = re.findall(r"\]\(([^)]+)\)", TEXT + BACKUP)
     assert len(links) > 10
     for link in links:
         path, _, anchor = link.partition("#")

@@ -38,7 +38,7 @@ async def _create(client: AsyncQdrantClient, name: str, *, threshold: int = 10_0
 
 
 def _restore(snapshot: Path, data: Path) -> subprocess.CompletedProcess[str]:
-    """As docs/operations.md says."""
+    """As docs/backup.md says."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WINNOW_")}
     return subprocess.run(
         [sys.executable, "-m", "winnow_index.restore_snapshot", "--snapshot", str(snapshot)],

@@ -35,7 +35,7 @@ pytestmark = [
     pytest.mark.skipif(why_no_engine() != "", reason=why_no_engine()),
 ]
 
-OPERATIONS = (ROOT / "docs" / "operations.md").read_text(encoding="utf-8")
+RUNBOOK = "".join((ROOT / "docs" / page).read_text(encoding="utf-8") for page in ("operations.md", "backup.md"))
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -126,7 +126,7 @@ def test_three_rerankers_share_the_searches_with_no_other_change(up: Project, cl
 def test_no_search_fails_while_rerankers_of_one_image_take_the_place_of_those_of_another(
     up: Project, images: str, client: Client, collection: str
 ) -> None:
-    """By the commands of docs/operations.md; the first one is killed."""
+    """By the commands of the runbook; the first one is killed."""
     former = up.ids("reranker")
     docker(
         "build", "--tag", f"winnow-reranker:{images}", "-", stdin=f"FROM winnow-reranker:{images}\nLABEL changed=yes\n"
@@ -196,6 +196,6 @@ def _calls(container: str) -> int:
 
 def _documented(holding: str) -> list[list[str]]:
     """The arguments of each `docker compose` command in the runbook's block that has these words in it."""
-    (block,) = [each for each in BLOCK.findall(OPERATIONS) if "docker compose" in each and holding in each]
+    (block,) = [each for each in BLOCK.findall(RUNBOOK) if "docker compose" in each and holding in each]
     lines = [line.strip().removeprefix("$ ").partition(" || ")[0] for line in block.replace("\\\n", " ").splitlines()]
     return [shlex.split(line)[2:] for line in lines if line.startswith("docker compose ")]

@@ -96,7 +96,7 @@ def test_a_key_that_is_added_is_known_without_a_restart_and_one_that_is_revoked_
 
         def known() -> bool:
             try:
-                client.list_collections()
+                list(client.list_collections())
             except Unauthenticated:
                 return False
             return True
