@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,11 +46,15 @@ class Secured:
     key: ApiKey
     token: str
 
+    @property
+    def address(self) -> str:
+        """host:port of the gateway, on loopback."""
+        return self.project.run("port", "gateway", "50050").strip()
+
     def client(self, *, token: str | None, trusting: bool = True) -> Client:
         """A client with this key; `trusting`: over TLS."""
-        address = self.project.run("port", "gateway", "50050").strip()
         tls = ClientTls(ca=self.secrets / "ca.crt") if trusting else None
-        return Client(config=ClientConfig(target=address, tls=tls, api_key=token, timeout_seconds=60))
+        return Client(config=ClientConfig(target=self.address, tls=tls, api_key=token, timeout_seconds=60))
 
     def put(self, *keys: ApiKey) -> None:
         """Makes these the keys that the gateway knows."""
@@ -88,6 +94,25 @@ def test_a_search_with_a_key_goes_through_both_stages_and_one_without_is_refused
                 search(stranger, collection)
         with secured.client(token=secured.token, trusting=False) as plain, pytest.raises(Unavailable):
             search(plain, collection)
+
+
+def test_the_example_of_the_documentation_runs(secured: Secured, tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    shutil.copy(secured.secrets / "ca.crt", tmp_path / "ca.pem")
+    with secured.client(token=secured.token) as client, filled_collection(client, 30) as collection:
+        snippet = shown.replace("search.example:50050", secured.address).replace('"docs"', repr(collection))
+        ended = subprocess.run(
+            [sys.executable, "-c", snippet],
+            cwd=tmp_path,
+            env={**os.environ, "WINNOW_API_KEY": secured.token},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+    assert ended.returncode == 0, ended.stderr
+    assert "SearchResult(" in ended.stdout
 
 
 def test_a_key_that_is_added_is_known_without_a_restart_and_one_that_is_revoked_is_not(secured: Secured) -> None:

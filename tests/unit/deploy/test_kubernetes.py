@@ -352,25 +352,6 @@ def test_a_secured_service_takes_its_settings(secured: list[Manifest], monkeypat
             assert set(settings.tls_client_names) == {"gateway", *({"index"} if service == "index" else ())}
 
 
-@pytest.mark.parametrize("version", [OLDEST, NEWEST])
-def test_the_pod_that_restores_a_snapshot_is_the_indexs_without_the_index(version: str) -> None:
-    (restoring,) = render(KUBERNETES / "restore")
-    kubernetes_validate.validate(restoring, version, strict=True)
-    index = of_kind(overlay("embedded"), "StatefulSet")["index"]
-    serving, [held] = container(index), restoring["spec"]["containers"]
-    assert restoring["metadata"]["namespace"] == index["metadata"]["namespace"]
-    assert restoring["metadata"]["labels"]["app.kubernetes.io/name"] != "index", "it gets no calls"
-    for same in ("securityContext", "serviceAccountName", "automountServiceAccountToken"):
-        assert restoring["spec"][same] == pod(index)[same]
-    for same in ("image", "securityContext", "volumeMounts"):
-        assert held[same] == serving[same]
-    assert {each["name"]: each["value"] for each in held["env"]}.items() <= environment(index).items()
-    [claim] = index["spec"]["volumeClaimTemplates"]
-    [data] = [each for each in restoring["spec"]["volumes"] if each["name"] == claim["metadata"]["name"]]
-    name = f"{claim['metadata']['name']}-{index['metadata']['name']}-0"
-    assert data["persistentVolumeClaim"]["claimName"] == name
-
-
 def test_the_index_has_the_memory_and_the_disk_that_the_plan_says_for_a_million_documents() -> None:
     size = index_size(Workload(documents=1_000_000))
     index = of_kind(overlay("embedded"), "StatefulSet")["index"]
