@@ -87,8 +87,8 @@ def test_groups_have_one_answer_first_and_negatives_of_their_own_source(data: Pa
 
 
 def test_the_share_is_of_the_steps_too() -> None:
-    assert settings_for(1.0, seed=1).max_steps == 700
-    assert settings_for(0.1, seed=1).max_steps == 70
+    assert settings_for(1.0, seed=1).max_steps == 640
+    assert settings_for(0.1, seed=1).max_steps == 64
     assert settings_for(0.0001, seed=1).max_steps == 2
 
 
