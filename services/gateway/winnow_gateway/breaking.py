@@ -75,7 +75,8 @@ class CircuitBreaker:
         """Seconds until a call may be let through; 0 if one is now."""
         if self._opened is None:
             return 0.0
-        return max(0.0, self._opened + self._pause - self._clock())
+        # In this order the rounding of a late clock adds nothing to the pause.
+        return max(0.0, self._pause - (self._clock() - self._opened))
 
     def enter(self) -> Passage | None:
         """Lets a call through, or None: do not call."""
