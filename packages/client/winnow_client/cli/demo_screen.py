@@ -121,7 +121,8 @@ def both_stages(result: SearchResult, *, width: int) -> Table:
     table.add_column("retrieval", no_wrap=True, overflow="ellipsis", width=title_width)
     table.add_column("score", justify="right", no_wrap=True, min_width=6)
     table.add_column("", no_wrap=True, min_width=1, style="dim")
-    ordered = "reranking, ranks mixed" if result.mixing else "reranking"
+    mixed = "ranks" if result.mixing else "scores" if result.score_mixing else ""
+    ordered = f"reranking, {mixed} mixed" if mixed else "reranking"
     table.add_column(ordered, no_wrap=True, overflow="ellipsis", width=title_width)
     table.add_column("score", justify="right", no_wrap=True, min_width=6)
     table.add_column("rank", justify="right", no_wrap=True, min_width=4)
