@@ -14,8 +14,8 @@ def keep_freed_memory() -> None:
     """Tells the C library to keep what the process frees, from now on.
 
     By default glibc gives blocks of over 32 MiB back to the kernel, and every step asks for them anew: the kernel
-    then clears each page once more, which took 30 to 40% of the time of embedding and training on two cores. The
-    process stays as large as it was at its largest. Does nothing with another C library.
+    then clears each page once more, which took a sixth to two fifths of the processor's time in training and embedding
+    on two cores. The process stays as large as it was at its largest. Does nothing with another C library.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

@@ -13,12 +13,7 @@ def unranked(cause: Cause, fault: Fault | None, *, retry_after: float | None = N
     why = cause.because("reranker", fault)
     if cause is Cause.NO_TIME:
         return DeadlineExceeded(f"reranking is required: {why}", reason="NO_TIME_TO_RERANK")
-    return Unavailable(
-        f"reranking is required, and {why}",
-        reason="RERANKER_UNAVAILABLE",
-        metadata={"cause": cause.value},
-        retry_after=retry_after or (fault.retry_after if fault else None) or _RETRY_AFTER_SECONDS,
-    )
+    return _unavailable("reranker", f"reranking is required, and {why}", cause, fault, retry_after)
 
 
 def floor_missed(
@@ -37,6 +32,12 @@ def floor_missed(
     figures = {"depth": str(floor), "reranked_count": str(reached)}
     if cause is Cause.NO_TIME:
         return DeadlineExceeded(message, reason="FLOOR_NOT_REACHED", metadata=figures)
+    return _unavailable(backend, message, cause, fault, retry_after, **figures)
+
+
+def _unavailable(
+    backend: str, message: str, cause: Cause, fault: Fault | None, retry_after: float | None, **figures: str
+) -> Fault:
     return Unavailable(
         message,
         reason=f"{backend.upper()}_UNAVAILABLE",
