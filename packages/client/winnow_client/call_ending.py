@@ -1,8 +1,9 @@
 """How a stream really ended.
 
-When a server ends a stream while the client is still writing, a write fails, and grpcio 1.85 then puts "INTERNAL:
-Internal error from Core" in the place of the status that the server sent and that it had already received
-(https://github.com/grpc/grpc/issues/36066). A done callback sees each status as it is set, so the server's own is kept.
+When a server ends a stream while the client is still writing, a write fails, and grpcio 1.85 sets "INTERNAL: Internal
+error from Core" as the call's status (https://github.com/grpc/grpc/issues/36066). The status that the server sent is set
+too, before or after it. Done callbacks are called once, by whichever comes first; the call itself tells whichever came
+last. Between the two the server's own is always found.
 """
 
 from __future__ import annotations
@@ -18,14 +19,16 @@ from winnow_rpc.faults import Fault, Unavailable
 _PLACEHOLDER = "Internal error from Core"
 # The server's status is on its way when a write fails because of it.
 _GRACE_SECONDS = 1.0
+# No event tells that a status was set after another.
+_LOOK_SECONDS = 0.002
 
 
 class CallEnding:
     """Watches one call, and tells which status the server ended it with."""
 
     def __init__(self, call: Any) -> None:
-        self._seen: list[grpc.aio.AioRpcError] = []
-        self._news = asyncio.Event()
+        self._call = call
+        self._first: grpc.aio.AioRpcError | None = None
         call.add_done_callback(self._on_done)
 
     async def true_error(self, raised: grpc.aio.AioRpcError) -> grpc.aio.AioRpcError | Fault:
@@ -35,29 +38,32 @@ class CallEnding:
         """
         if not _is_placeholder(raised):
             return raised
+        if self._first is not None and not _is_placeholder(self._first):
+            return self._first
         try:
             async with asyncio.timeout(_GRACE_SECONDS):
-                while not self._seen:
-                    self._news.clear()
-                    await self._news.wait()
+                while _is_placeholder(last := _error_of(self._call)):
+                    await asyncio.sleep(_LOOK_SECONDS)
         except TimeoutError:
             return Unavailable("the connection was lost while documents were being sent", reason="CONNECTION_LOST")
-        return self._seen[0]
+        return last
 
     def _on_done(self, call: Any) -> None:
-        error = grpc.aio.AioRpcError(
-            _result(call.code()),
-            _result(call.initial_metadata()) or grpc.aio.Metadata(),
-            _result(call.trailing_metadata()) or grpc.aio.Metadata(),
-            details=_result(call.details()),
-        )
-        if not _is_placeholder(error):
-            self._seen.append(error)
-            self._news.set()
+        self._first = _error_of(call)
 
 
 def _is_placeholder(error: grpc.aio.AioRpcError) -> bool:
     return error.code() is grpc.StatusCode.INTERNAL and _PLACEHOLDER in (error.details() or "")
+
+
+def _error_of(call: Any) -> grpc.aio.AioRpcError:
+    """The status of a call that has ended, as it is now."""
+    return grpc.aio.AioRpcError(
+        _result(call.code()),
+        _result(call.initial_metadata()) or grpc.aio.Metadata(),
+        _result(call.trailing_metadata()) or grpc.aio.Metadata(),
+        details=_result(call.details()),
+    )
 
 
 def _result(coroutine: Coroutine[Any, Any, Any]) -> Any:

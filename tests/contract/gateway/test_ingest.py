@@ -123,6 +123,6 @@ async def test_a_batch_of_a_wrong_size_is_refused(gateway: Gateway, count: int) 
 
 async def test_an_ingest_into_an_unknown_collection_is_not_found(gateway: Gateway) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
-        # The header alone: where a batch is still being sent, grpcio may lose the status (see call_ending.py).
+        # The header alone: where a batch is still being sent, grpcio may hide the status (see call_ending.py).
         await ingest(gateway, name="nope")
     assert isinstance(fault_from_rpc_error(caught.value), faults.NotFound)
