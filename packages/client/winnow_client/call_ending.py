@@ -1,9 +1,9 @@
 """How a stream really ended.
 
 When a server ends a stream while the client is still writing, a write fails, and grpcio 1.85 sets "INTERNAL: Internal
-error from Core" as the call's status (https://github.com/grpc/grpc/issues/36066). The status that the server sent is set
-too, before or after it. Done callbacks are called once, by whichever comes first; the call itself tells whichever came
-last. Between the two the server's own is always found.
+error from Core" as the call's status (https://github.com/grpc/grpc/issues/36066). The server's own status is set too,
+before or after it. Done callbacks are called once, by whichever comes first; the call itself tells whichever came last.
+Between the two the server's own is always found.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from winnow_rpc.faults import Fault, Unavailable
 _PLACEHOLDER = "Internal error from Core"
 # The server's status is on its way when a write fails because of it.
 _GRACE_SECONDS = 1.0
-# No event tells that a status was set after another.
 _LOOK_SECONDS = 0.002
 
 
@@ -42,7 +41,8 @@ class CallEnding:
             return self._first
         try:
             async with asyncio.timeout(_GRACE_SECONDS):
-                while _is_placeholder(last := _error_of(self._call)):
+                # No event tells that a status was set after another.
+                while _is_placeholder(last := _error_of(self._call)):  # noqa: ASYNC110
                     await asyncio.sleep(_LOOK_SECONDS)
         except TimeoutError:
             return Unavailable("the connection was lost while documents were being sent", reason="CONNECTION_LOST")
