@@ -18,7 +18,8 @@ from winnow_gateway.searching import SearchSettings
 from winnow_rpc import faults
 from winnow_rpc.status import fault_from_rpc_error
 
-LATE = 0.25
+# Fakes wait for seconds or for ever; a busy machine is late by much less.
+LATE = 1.0
 """Seconds after its budget by which an answer must be here, on a machine that does much else."""
 
 
@@ -328,7 +329,7 @@ async def test_of_more_searches_than_their_time_allows_some_are_refused_and_the_
         try:
             await gateway.stub.Search(search(budget_micros=budget(0.4)))
         except grpc.aio.AioRpcError as error:
-            assert time.perf_counter() - began < LATE
+            assert time.perf_counter() - began < 0.4  # at once, not at the end of its budget
             return fault_from_rpc_error(error)
         return time.perf_counter() - began
 
