@@ -1,5 +1,5 @@
-"""How much one call of a model service may hold. The service counts in tokens, which only it knows; when it refuses a
-call as too large, it says by how much. Pure."""
+"""How much one call of a backend may hold. A model service counts in tokens, which only it knows; when it refuses a
+call as too large, it says by how much. The index counts bytes of messages. Pure."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import math
 
 from winnow_rpc.faults import Fault, ResourceExhausted
 
-_TOO_LARGE = "REQUEST_TOO_LARGE"
+_TOO_LARGE = frozenset(("REQUEST_TOO_LARGE", "MESSAGE_TOO_LARGE"))
 # A call that fills all the room there is would find it taken by anything else that waits.
 _SHARE = 0.5
 
 
 def is_too_large(fault: Fault | None) -> bool:
-    """Whether a call was refused because it holds more than may ever wait at once: only a smaller one can succeed."""
-    return isinstance(fault, ResourceExhausted) and fault.reason == _TOO_LARGE
+    """Whether a call was refused because it, or its answer, holds more than may ever pass at once: only a smaller one
+    can succeed."""
+    return isinstance(fault, ResourceExhausted) and fault.reason in _TOO_LARGE
 
 
 def smaller_call(texts: int, refusal: Fault) -> int:
