@@ -229,6 +229,9 @@ class FakeIndex:
         self.held[spec.stored_as] = _Held(spec, created or datetime.now(UTC))
         return await self.collection(spec.stored_as)
 
+    async def complete_collection(self, name: str) -> Collection:
+        return await self.collection(name)
+
     async def collection(self, name: str) -> Collection:
         held = self._find(name)
         return Collection(held.spec, held.created, len(held.points), 0, self.state)

@@ -11,8 +11,9 @@ from winnow_gateway.embedder_client import GrpcEmbedder
 from winnow_gateway.embedders import Embedders
 from winnow_gateway.ingesting import IngestLimits
 from winnow_gateway.metrics import measure
+from winnow_gateway.qdrant_collections import Spread
 from winnow_gateway.qdrant_connection import IndexAccess
-from winnow_gateway.qdrant_index import QdrantIndex, Spread
+from winnow_gateway.qdrant_index import QdrantIndex
 from winnow_gateway.reembedding import Reembedder, ReembedLimits
 from winnow_gateway.reranker_client import GrpcReranker
 from winnow_gateway.searching import Searcher, SearchSettings

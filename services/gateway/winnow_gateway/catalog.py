@@ -131,6 +131,15 @@ class Catalog:
         self._known[name] = (self._clock(), collection)
         return collection
 
+    async def to_fill(self, name: str, *, fresh: bool = False) -> Collection:
+        """The same for whoever is going to write much: what the collection lacks, since its maker was killed, is made
+        before there are documents."""
+        collection = await self.recent(name, fresh=fresh)
+        if collection.unindexed:
+            collection = await self._index.complete_collection(collection.spec.stored_as)
+            self._known[name] = (self._clock(), collection)
+        return collection
+
     async def located(self, name: str, ask: Callable[[str], Awaitable[T]]) -> T:
         """What `ask` makes of the collection's name in the index; asked anew where that has just changed."""
         stored = (await self.spec(name)).stored_as

@@ -115,3 +115,5 @@ class Collection:
     document_count: int
     indexed_vector_count: int
     index_state: IndexState
+    unindexed: Sequence[MetadataField] = ()
+    """Metadata fields that it was to index, and does not, for its maker was killed. They are none of its spec's."""

@@ -222,6 +222,11 @@ class Index(Protocol):
         now."""
         ...
 
+    async def complete_collection(self, name: str) -> Collection:
+        """Makes what a collection lacks whose maker was killed, as long as it is empty; nothing else has anything to
+        make up for."""
+        ...
+
     async def collection(self, name: str) -> Collection:
         """One collection as it stands."""
         ...

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import grpc
 from qdrant_client import context_headers
@@ -27,6 +28,8 @@ from winnow_rpc.faults import (
     Unimplemented,
 )
 from winnow_rpc.status import fault_from_rpc_error
+
+T = TypeVar("T")
 
 
 class MessageTooLarge(ResourceExhausted):
@@ -54,6 +57,18 @@ async def asking(collection: str = "", *, timeout: float) -> AsyncIterator[None]
             # gRPC's own word for it: an index with too much to do says when to come back, and is told apart above.
             raise MessageTooLarge(f"too much for one message of the index: {error.details()}") from error
         raise _index_fault(error, collection) from error
+
+
+async def as_many_as_fit(ask: Callable[[int], Awaitable[T]], count: int) -> tuple[int, T]:
+    """What a call for so many things, at least 1, answers; for half as many as often as they are too much for one
+    message. How many that was comes first."""
+    while True:
+        try:
+            return count, await ask(count)
+        except MessageTooLarge:
+            if count == 1:
+                raise
+            count //= 2
 
 
 def no_collection(name: str) -> NotFound:

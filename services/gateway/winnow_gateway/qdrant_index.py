@@ -7,71 +7,40 @@ document.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, aclosing, suppress
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from contextlib import AbstractAsyncContextManager, aclosing
+from datetime import datetime
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from qdrant_client import AsyncQdrantClient, models
 
-from winnow_gateway.collection_metadata import read_spec, write_spec
-from winnow_gateway.collections import Collection, CollectionSpec, IndexState, MetadataType
+from winnow_gateway.collections import Collection, CollectionSpec
 from winnow_gateway.documents import DocumentView, StoredDocument, point_id
 from winnow_gateway.filters import Filter
 from winnow_gateway.ordering import Fusion
-from winnow_gateway.placements import split_stored
 from winnow_gateway.ports import Candidate, HashPage, Page, Point, WholeTexts
-from winnow_gateway.qdrant_calls import MessageTooLarge, asking, no_collection
+from winnow_gateway.qdrant_calls import MessageTooLarge, as_many_as_fit, asking
+from winnow_gateway.qdrant_collections import QdrantCollections, Spread
 from winnow_gateway.qdrant_connection import IndexAccess, QdrantConnection
-from winnow_gateway.qdrant_filters import metadata_key, qdrant_filter
+from winnow_gateway.qdrant_filters import qdrant_filter
 from winnow_gateway.qdrant_placements import QdrantPlacements
 from winnow_gateway.qdrant_points import (
-    dense_params,
     payload_keys,
     read_document,
     read_stored,
-    sparse_params,
     written_points,
 )
 from winnow_gateway.qdrant_retrieval import Retrieval
 from winnow_rpc.calling import RECONNECTING, ChannelSettings, service_config
-from winnow_rpc.faults import AlreadyExists, Fault, InvalidArgument
+from winnow_rpc.faults import InvalidArgument
 
-_SCHEMAS = {
-    MetadataType.KEYWORD: models.PayloadSchemaType.KEYWORD,
-    MetadataType.INTEGER: models.PayloadSchemaType.INTEGER,
-    MetadataType.FLOAT: models.PayloadSchemaType.FLOAT,
-    MetadataType.BOOL: models.PayloadSchemaType.BOOL,
-    MetadataType.DATETIME: models.PayloadSchemaType.DATETIME,
-}
 _READS = {
     "qdrant.Collections": ["Get", "List", "ListAliases"],
     "qdrant.Points": ["Get", "Scroll", "Count", "QueryBatch"],
 }
 """What is tried again while the index restarts. Writes are repeated by the ingest, which knows that it may."""
-
-_STATES = {
-    models.CollectionStatus.GREEN: IndexState.READY,
-    models.CollectionStatus.YELLOW: IndexState.BUILDING,
-    models.CollectionStatus.GREY: IndexState.BUILDING,
-    models.CollectionStatus.RED: IndexState.FAILED,
-}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spread:
-    """How new collections lie on the nodes of a cluster; 0 leaves it to the index."""
-
-    shards: int = 0
-    """Parts of a collection."""
-    replicas: int = 0
-    """Copies of each part, on as many nodes."""
-    write_consistency: int = 0
-    """Copies that have to hold a write before it is acknowledged."""
 
 
 class QdrantIndex:
@@ -101,11 +70,9 @@ class QdrantIndex:
         self._timeout = timeout_seconds
         # The rest is for what else an answer holds.
         self._most_text_bytes = max_message_bytes * 3 // 4
-        self._spread = spread or Spread()
-        # What each collection was made from, as last read. The catalog reads it anew every few seconds, so a collection
-        # that another gateway made anew is mistaken for its former self no longer here than there.
-        self._specs: dict[str, CollectionSpec] = {}
-        self._making: set[asyncio.Task[Collection]] = set()
+        self._collections = QdrantCollections(
+            self._connection.client, timeout_seconds=timeout_seconds, spread=spread or Spread()
+        )
         self.placements = QdrantPlacements(self._connection.client, timeout_seconds=timeout_seconds)
 
     @property
@@ -113,92 +80,28 @@ class QdrantIndex:
         return self._connection.client()
 
     async def create_collection(self, spec: CollectionSpec, *, created: datetime | None = None) -> Collection:
-        """Makes a collection with its payload indexes, which must be there before HNSW is built.
+        """Makes a collection with its payload indexes, to its end even if the caller goes away."""
+        return await self._collections.create(spec, created=created)
 
-        Half of a collection would be worse than none: it is made to its end even if the caller goes away.
-        """
-        making = asyncio.create_task(self._make(spec, created or datetime.now(UTC)), name=f"make {spec.stored_as}")
-        self._making.add(making)
-        making.add_done_callback(self._making.discard)
-        return await asyncio.shield(making)
-
-    async def _make(self, spec: CollectionSpec, created: datetime) -> Collection:
-        stored = spec.stored_as
-        try:
-            async with self._asking(stored):
-                await self._client.create_collection(
-                    stored,
-                    vectors_config=dense_params(spec),
-                    sparse_vectors_config=sparse_params(spec),
-                    hnsw_config=models.HnswConfigDiff(m=spec.hnsw.m, ef_construct=spec.hnsw.ef_construct),
-                    metadata=write_spec(spec, created=created),
-                    shard_number=self._spread.shards or None,
-                    replication_factor=self._spread.replicas or None,
-                    write_consistency_factor=self._spread.write_consistency or None,
-                )
-            for field in spec.metadata_fields:
-                async with self._asking(stored):
-                    await self._client.create_payload_index(
-                        stored, metadata_key(field.key), field_schema=_SCHEMAS[field.type], wait=True
-                    )
-        except AlreadyExists:
-            raise
-        except Fault:
-            # An index that fails here too keeps what it has, which `collection` describes as it is.
-            with suppress(Fault):
-                await self._unmake(stored, created)
-            raise
-        return await self.collection(stored)
-
-    async def _unmake(self, stored: str, created: datetime) -> None:
-        # Where no answer came, another gateway may have been first, and the collection is that one's.
-        if (await self.collection(stored)).created == created:
-            await self.delete_collection(stored)
+    async def complete_collection(self, name: str) -> Collection:
+        """Makes what a collection lacks whose maker was killed, as long as it is empty."""
+        return await self._collections.complete(name)
 
     async def collection(self, name: str) -> Collection:
-        """One collection as it stands; one that is not ours counts as not there.
-
-        A metadata field that it was to index and does not, since its making was cut short, is none of its fields: it
-        has to be searched as one that is not indexed.
-        """
-        async with self._asking(name):
-            info = await self._client.get_collection(name)
-        read = read_spec(name, info.config.metadata or {})
-        if read is None:
-            raise no_collection(name)
-        spec, created = read
-        fields = [field for field in spec.metadata_fields if metadata_key(field.key) in info.payload_schema]
-        spec = replace(spec, metadata_fields=tuple(fields))
-        self._specs[name] = spec
-        documents, indexed = info.points_count or 0, info.indexed_vectors_count or 0
-        if spec.lexical:
-            # The index counts every sparse vector as indexed from the start, and each document has one.
-            indexed = max(0, indexed - documents)
-        return Collection(
-            spec=spec,
-            created=created,
-            document_count=documents,
-            indexed_vector_count=indexed,
-            index_state=_STATES[info.status],
-        )
+        """One collection as it stands; one that is not ours counts as not there."""
+        return await self._collections.collection(name)
 
     async def collection_names(self) -> Sequence[str]:
         """Names of all collections, ours or not."""
-        async with self._asking():
-            listed = await self._client.get_collections()
-        return [each.name for each in listed.collections]
+        return await self._collections.names()
 
     async def stored_names(self, name: str) -> Sequence[str]:
         """Stored names of all that there is of a collection, whatever it is for."""
-        return [stored for stored in await self.collection_names() if split_stored(stored)[0] == name]
+        return await self._collections.stored_names(name)
 
     async def delete_collection(self, name: str) -> None:
         """Removes a collection and all its points."""
-        self._specs.pop(name, None)
-        async with self._asking(name):
-            # Qdrant answers false, not an error, when there was nothing to delete.
-            if not await self._client.delete_collection(name):
-                raise no_collection(name)
+        await self._collections.delete(name)
 
     async def content_hashes(self, name: str, document_ids: Sequence[str]) -> Mapping[str, str]:
         """Content hash of each of the documents that is there."""
@@ -227,7 +130,7 @@ class QdrantIndex:
 
     async def upsert(self, name: str, points: Sequence[Point]) -> None:
         """Writes points; returns once they are on disk."""
-        structs = written_points(points, await self._spec(name))
+        structs = written_points(points, await self._collections.spec(name))
         async with self._asking(name):
             await self._client.upsert(name, structs, wait=True)
 
@@ -262,41 +165,38 @@ class QdrantIndex:
         self, name: str, points: Sequence[str], keys: Sequence[str] | bool, *, timeout: float | None = None
     ) -> AsyncGenerator[Mapping[str, dict[str, Any]], None]:
         """Payloads by point, of those that are there: in as many parts as they need messages, in the given order."""
+        wanted = keys if isinstance(keys, bool) else list(keys)
+
         begin, size = 0, len(points)
+
+        async def ask(count: int) -> list[models.Record]:
+            async with self._asking(name, timeout=timeout):
+                return await self._client.retrieve(name, points[begin : begin + count], with_payload=wanted)
+
         while begin < len(points):
-            part = points[begin : begin + size]
-            try:
-                async with self._asking(name, timeout=timeout):
-                    records = await self._client.retrieve(
-                        name, part, with_payload=keys if isinstance(keys, bool) else list(keys)
-                    )
-            except MessageTooLarge:
-                if len(part) == 1:
-                    raise
-                size = len(part) // 2
-                continue
-            begin += len(part)
+            size, records = await as_many_as_fit(ask, min(size, len(points) - begin))
+            begin += size
             yield {str(record.id): record.payload or {} for record in records}
 
     async def documents(
         self, name: str, *, filter_: Filter, limit: int, offset: str | None, view: DocumentView
     ) -> Page:
-        """Documents in the order of their points, from an offset that an earlier page gave."""
-        try:
+        """Documents in the order of their points, from an offset that an earlier page gave; fewer than `limit` where
+        one message has no room for them."""
+        keys = [*payload_keys(view), "text_rest"] if view.text else payload_keys(view)
+
+        async def ask(count: int) -> tuple[list[models.Record], object]:
             async with self._asking(name):
-                records, following = await self._client.scroll(
+                return await self._client.scroll(
                     name,
                     scroll_filter=qdrant_filter(filter_),
-                    limit=limit,
+                    limit=count,
                     offset=offset,
-                    with_payload=[*payload_keys(view), "text_rest"] if view.text else payload_keys(view),
+                    with_payload=keys,
                     with_vectors=False,
                 )
-        except MessageTooLarge:
-            if limit == 1:
-                raise
-            # So many large texts do not fit into one message; a page may be shorter than asked for.
-            return await self.documents(name, filter_=filter_, limit=limit // 2, offset=offset, view=view)
+
+        _, (records, following) = await as_many_as_fit(ask, limit)
         return Page(
             [read_document(record.payload or {}) for record in records],
             str(following) if following is not None else None,
@@ -338,7 +238,7 @@ class QdrantIndex:
     ) -> Sequence[Candidate]:
         """The best documents by falling score, ties by document id."""
         retrieval = Retrieval(
-            spec=await self._spec(name),
+            spec=await self._collections.spec(name),
             vector=vector,
             text=text,
             fusion=fusion,
@@ -375,14 +275,8 @@ class QdrantIndex:
 
     async def close(self) -> None:
         """Closes the connection, once the collections that are being made are."""
-        if self._making:
-            await asyncio.wait(self._making, timeout=self._timeout)
+        await self._collections.close()
         await self._connection.close()
-
-    async def _spec(self, name: str) -> CollectionSpec:
-        if name not in self._specs:
-            await self.collection(name)
-        return self._specs[name]
 
     def _asking(self, collection: str = "", *, timeout: float | None = None) -> AbstractAsyncContextManager[None]:
         return asking(collection, timeout=self._timeout if timeout is None else min(timeout, self._timeout))

@@ -265,13 +265,19 @@ class _Run:
             if found.embedder.fingerprint == self._model.fingerprint:
                 await placements.begin(self._name, stored)
                 return found
-        spec = replace(self._source.spec, embedder=self._model, revision=self._model.fingerprint[:_FINGERPRINT_SHOWN])
+        source = self._source
+        spec = replace(
+            source.spec,
+            embedder=self._model,
+            metadata_fields=(*source.spec.metadata_fields, *source.unindexed),
+            revision=self._model.fingerprint[:_FINGERPRINT_SHOWN],
+        )
         there = await self._ask(lambda: self._index.stored_names(self._name))
         # One begun for yet another model; and one that nothing points to, of which nobody knows what it lacks.
         for stored in there:
             if stored in (placement.next, spec.stored_as):
                 await self._index.delete_collection(stored)
-        await self._index.create_collection(spec, created=self._source.created)
+        await self._index.create_collection(spec, created=source.created)
         await placements.begin(self._name, spec.stored_as)
         return spec
 

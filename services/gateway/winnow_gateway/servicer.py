@@ -118,7 +118,7 @@ class SearchServicer(search_service_pb2_grpc.SearchServiceServicer):
             raise InvalidArgument(
                 "the first message of an ingest must carry the header", field="header", reason="NO_HEADER"
             )
-        spec = await self._catalog.spec(validation.checked_collection_name(first.header.collection))
+        spec = (await self._catalog.to_fill(validation.checked_collection_name(first.header.collection))).spec
         await self._catalog.require_served(spec)
         run = IngestRun(
             spec=spec,

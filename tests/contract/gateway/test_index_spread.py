@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from winnow_gateway.collections import CollectionSpec, EmbedderModel, Similarity
-from winnow_gateway.qdrant_index import QdrantIndex, Spread
+from winnow_gateway.qdrant_collections import Spread
+from winnow_gateway.qdrant_index import QdrantIndex
 
 SPEC = CollectionSpec(name="docs", embedder=EmbedderModel("some-model", "a" * 64, 4, Similarity.COSINE))
 KEYS = ("shard_number", "replication_factor", "write_consistency_factor")

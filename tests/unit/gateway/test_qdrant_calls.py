@@ -9,7 +9,7 @@ from grpc.aio import Metadata
 from winnow_gateway.breaking import BreakerState, CircuitBreaker
 from winnow_gateway.guarding import guarded
 from winnow_gateway.ports import IndexRefused
-from winnow_gateway.qdrant_calls import asking
+from winnow_gateway.qdrant_calls import MessageTooLarge, as_many_as_fit, asking
 from winnow_rpc.faults import Fault, Internal, Unavailable
 
 REFUSALS = [grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.DATA_LOSS]
@@ -44,3 +44,25 @@ async def test_an_index_that_fails_several_times_in_a_row_is_given_a_pause(
         assert isinstance(fault, kind)
         assert not isinstance(fault, IndexRefused)
     assert breaker.state is BreakerState.OPEN
+
+
+@pytest.mark.parametrize(("room", "asked"), [(9, [8]), (8, [8]), (3, [8, 4, 2]), (1, [8, 4, 2, 1])])
+async def test_a_call_that_is_too_much_for_a_message_is_halved_until_it_fits(room: int, asked: list[int]) -> None:
+    counts: list[int] = []
+
+    async def ask(count: int) -> str:
+        counts.append(count)
+        if count > room:
+            raise MessageTooLarge("too much")
+        return "answer"
+
+    assert await as_many_as_fit(ask, 8) == (asked[-1], "answer")
+    assert counts == asked
+
+
+async def test_one_thing_alone_that_is_too_much_for_a_message_is_said_to_be() -> None:
+    async def ask(count: int) -> None:
+        raise MessageTooLarge("too much")
+
+    with pytest.raises(MessageTooLarge):
+        await as_many_as_fit(ask, 5)
