@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import math
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.fakes.journals import FakeJournals
 from tests.fakes.placements import FakePlacements
 from winnow_gateway.collections import Collection, CollectionSpec, EmbedderModel, IndexState, Similarity
 from winnow_gateway.documents import Document, DocumentView, Json, StoredDocument, point_id, split_text
@@ -203,7 +204,8 @@ class FakeIndex:
 
     def __init__(self) -> None:
         self.held: dict[str, _Held] = {}
-        self.placements = FakePlacements(self.held)
+        self.journals = FakeJournals()
+        self.placements = FakePlacements(self.held, self.journals.held)
         self.failures: list[Fault] = []
         """Raised by the next writes, one each."""
         self.exact_searches: list[bool] = []
@@ -222,6 +224,8 @@ class FakeIndex:
         """Seconds that a search takes."""
         self.state = IndexState.READY
         """Of every collection."""
+        self.clock: Callable[[], datetime] = lambda: datetime.now(UTC)
+        """Of whoever writes."""
 
     async def create_collection(self, spec: CollectionSpec, *, created: datetime | None = None) -> Collection:
         if spec.stored_as in self.held:
@@ -240,11 +244,12 @@ class FakeIndex:
         return list(self.held)
 
     async def stored_names(self, name: str) -> Sequence[str]:
-        return [stored for stored in self.held if split_stored(stored)[0] == name]
+        return [stored for stored in (*self.held, *self.journals.held) if split_stored(stored)[0] == name]
 
     async def delete_collection(self, name: str) -> None:
-        self._find(name)
-        del self.held[name]
+        if self.journals.held.pop(name, None) is None:
+            self._find(name)
+            del self.held[name]
         for each in [each for each, stored in self.placements.aliases.items() if stored == name]:
             del self.placements.aliases[each]
 
@@ -252,13 +257,9 @@ class FakeIndex:
         points = self._find(name).points
         return {id_: points[id_][0].content_hash for id_ in document_ids if id_ in points}
 
-    async def hashes(self, name: str, *, since: datetime | None, limit: int, offset: str | None) -> HashPage:
+    async def hashes(self, name: str, *, limit: int, offset: str | None) -> HashPage:
         await asyncio.sleep(0)
-        by_point = {
-            point_id(id_): point
-            for id_, (point, updated) in self._find(name).points.items()
-            if since is None or updated >= since
-        }
+        by_point = {point_id(id_): point for id_, (point, _) in self._find(name).points.items()}
         fitting = [key for key in sorted(by_point) if key >= (offset or "")]
         found = {by_point[key].document.id: by_point[key].content_hash for key in fitting[:limit]}
         return HashPage(found, fitting[limit] if len(fitting) > limit else None)
@@ -269,7 +270,7 @@ class FakeIndex:
             raise self.failures.pop(0)
         held = self._find(name)
         self.upserts.append([point.document.id for point in points])
-        now = datetime.now(UTC)
+        now = self.clock()
         held.points.update({point.document.id: (point, point.updated or now) for point in points})
 
     async def document(self, name: str, document_id: str) -> StoredDocument | None:

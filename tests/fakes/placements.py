@@ -12,9 +12,10 @@ from winnow_rpc.faults import Aborted
 class FakePlacements:
     """Implements ports.Placements."""
 
-    def __init__(self, held: Mapping[str, object]) -> None:
+    def __init__(self, held: Mapping[str, object], journals: Mapping[str, object]) -> None:
         self.aliases: dict[str, str] = {}
         self._held = held
+        self._journals = journals
 
     async def placements(self, names: Iterable[str]) -> Mapping[str, Placement]:
         return {name: read_placement(name, self.aliases) for name in names}
@@ -23,10 +24,11 @@ class FakePlacements:
         await asyncio.sleep(0)
         return read_placement(name, self.aliases)
 
-    async def begin(self, name: str, stored: str) -> None:
-        if stored not in self._held:
+    async def begin(self, name: str, stored: str, journal: str) -> None:
+        if stored not in self._held or journal not in self._journals:
             raise Aborted("there is no such collection")
-        self.aliases[alias(name, Role.NEXT)] = stored
+        self.aliases.pop(alias(name, Role.HELD), None)
+        self.aliases |= {alias(name, Role.NEXT): stored, alias(name, Role.JOURNAL): journal}
 
     async def hold(self, name: str) -> None:
         self._rename(alias(name, Role.NEXT), alias(name, Role.HELD))
@@ -37,6 +39,7 @@ class FakePlacements:
     async def switch(self, placement: Placement) -> None:
         self._rename(alias(placement.name, Role.HELD), alias(placement.name, Role.LIVE))
         self.aliases[alias(placement.name, Role.FORMER)] = placement.live
+        self.aliases.pop(alias(placement.name, Role.JOURNAL), None)
 
     def _rename(self, old: str, new: str) -> None:
         if old not in self.aliases:

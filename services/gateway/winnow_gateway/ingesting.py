@@ -20,7 +20,7 @@ from typing import TypeVar
 from winnow_gateway.collections import CollectionSpec
 from winnow_gateway.documents import Document
 from winnow_gateway.embedding import PassageEmbedding
-from winnow_gateway.moving import settled
+from winnow_gateway.moving import noted
 from winnow_gateway.patience import persist
 from winnow_gateway.ports import Embedder, Index, Point
 from winnow_gateway.read_ahead import BytesInHand, ReadAhead
@@ -216,22 +216,24 @@ class IngestRun:
                 await self._write(spec, embedded.points)
             except (NotFound, FailedPrecondition):
                 # It was re-embedded meanwhile, and what it was is gone, or its model.
-                if not await self._moved(spec):
+                if not await self._moved(spec, ()):
                     raise
                 continue
             # What was written once is not unchanged for being written again.
             written |= {id_: embedded.dropped.get(id_, 0) for id_ in changed}
-            if not await self._moved(spec):
+            # With those that were there already: who wrote them may have died before they were noted.
+            if not await self._moved(spec, list(accepted)):
                 return [self._acknowledge(entry, written, embedded.refusals) for entry in group.entries]
 
     async def _write(self, spec: CollectionSpec, points: Sequence[Point]) -> None:
         if points:
             await self._persist(lambda: self._index.upsert(spec.stored_as, points))
 
-    async def _moved(self, spec: CollectionSpec) -> bool:
+    async def _moved(self, spec: CollectionSpec, written: Sequence[str]) -> bool:
         """Whether the collection is kept elsewhere by now: what was written to where it was may not have come along,
-        and must be written again. Waits while that is just being decided."""
-        placement = await self._persist(lambda: settled(self._index, spec.name, seconds=self._limits.retry_seconds))
+        and must be written again; else it is sure to come. Waits while that is just being decided."""
+        seconds = self._limits.retry_seconds
+        placement = await self._persist(lambda: noted(self._index, spec.name, spec.stored_as, written, seconds=seconds))
         if placement.live == spec.stored_as:
             return False
         if self._spec is spec:

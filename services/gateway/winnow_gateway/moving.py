@@ -1,5 +1,5 @@
-"""What writes heed while a collection is embedded anew: they wait for the moment of the switch, and deletions reach
-both."""
+"""What writes heed while a collection is embedded anew: they are noted, they wait for the moment of the switch, and
+deletions reach both."""
 
 from __future__ import annotations
 
@@ -37,6 +37,23 @@ async def settled(index: Index, name: str, *, seconds: float, clock: Callable[[]
         else:
             await asyncio.sleep(_POLL_SECONDS)
     return placement
+
+
+async def noted(index: Index, name: str, stored: str, document_ids: Sequence[str], *, seconds: float) -> Placement:
+    """The same after a write, once whoever fills another collection from the one that was written to will hear of it.
+
+    Looks again after each entry: a write that was noted, and found the same placement and no hold after that, is
+    carried over before any switch. Where the answer is another collection, the write has to be made there.
+    """
+    journal: str | None = None
+    while True:
+        placement = await settled(index, name, seconds=seconds)
+        if placement.live != stored or placement.journal in (None, journal) or not document_ids:
+            return placement
+        journal = placement.journal
+        # One that is gone was of a run that is over; whoever begins after that looks at everything.
+        with suppress(NotFound):
+            await index.journals.add(journal, document_ids)
 
 
 async def delete_documents(index: Index, name: str, document_ids: Sequence[str]) -> int:

@@ -3,8 +3,8 @@
 A collection is first kept under its own name, and after each re-embedding under its name with a mark of the model:
 `notes~6d3c0a41f0e2`. Aliases of the index, which all gateways see and which move at once, say what each is for:
 `notes~live` answers (where there is no such alias, `notes` does), `notes~next` is being filled, `notes~held` is full,
-and is called so while writes wait for it to take the place of the live one, `notes~former` did answer. No name of a
-caller's has a `~`.
+and is called so while writes wait for it to take the place of the live one, `notes~former` did answer, and
+`notes~journal` has an entry for each write that the next one may lack. No name of a caller's has a `~`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ class Role(Enum):
     NEXT = "next"
     HELD = "held"
     FORMER = "former"
+    JOURNAL = "journal"
     SWITCHING = "switching"
     """Taken in passing, so that of two who would switch only one does."""
 
@@ -40,6 +41,8 @@ class Placement:
     """Whether `next` is about to answer, so that no write to `live` may be acknowledged."""
     former: str | None = None
     """Answered before `live`."""
+    journal: str | None = None
+    """Is to be told of each write to `live`, before that is acknowledged. Every run that fills `next` has its own."""
 
     @property
     def oldest_first(self) -> tuple[str, ...]:
@@ -75,4 +78,5 @@ def read_placement(name: str, aliases: Mapping[str, str]) -> Placement:
         next=roles[Role.HELD] or roles[Role.NEXT] or roles[Role.SWITCHING],
         held=roles[Role.HELD] is not None,
         former=roles[Role.FORMER],
+        journal=roles[Role.JOURNAL],
     )

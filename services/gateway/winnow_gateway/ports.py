@@ -113,6 +113,14 @@ class HashPage:
 
 
 @dataclass(frozen=True, slots=True)
+class JournalPage:
+    """Some entries of a journal: the documents that were written, by the id of the entry; and where the next begin."""
+
+    entries: Mapping[str, Sequence[str]]
+    next_offset: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class WholeTexts:
     """Whole texts of documents by id, and for how many more one answer has no room."""
 
@@ -192,8 +200,9 @@ class Placements(Protocol):
         """Where a name is kept now."""
         ...
 
-    async def begin(self, name: str, stored: str) -> None:
-        """From now on a collection of the index is the one that is being filled."""
+    async def begin(self, name: str, stored: str, journal: str) -> None:
+        """From now on a collection of the index is the one that is being filled, and writes go into this journal. Who
+        was at it before is not any more."""
         ...
 
     async def hold(self, name: str) -> None:
@@ -205,7 +214,33 @@ class Placements(Protocol):
         ...
 
     async def switch(self, placement: Placement) -> None:
-        """The held collection is the live one, the live one the former, at once. Aborted if none is held any more."""
+        """The held collection is the live one, the live one the former, and there is no journal any more, at once.
+        Aborted if none is held any more."""
+        ...
+
+
+class Journals(Protocol):
+    """Keep, in the index, which documents were written while their collection is embedded anew.
+
+    A journal is one of the stored names of its collection, and deleted as such. One that is not there any more raises
+    NotFound.
+    """
+
+    async def make(self, name: str) -> str:
+        """A new and empty journal for a collection; returns its stored name."""
+        ...
+
+    async def add(self, journal: str, document_ids: Sequence[str]) -> None:
+        """Adds one entry; returns once it is on disk."""
+        ...
+
+    async def entries(self, journal: str, *, limit: int, offset: str | None) -> JournalPage:
+        """Entries, page by page, in no order: all that were there when the first page was asked for, and some that came
+        later. There may be fewer than `limit` on a page that is not the last, if they are large."""
+        ...
+
+    async def remove(self, journal: str, entries: Sequence[str]) -> None:
+        """Removes entries by their ids."""
         ...
 
 
@@ -215,6 +250,11 @@ class Index(Protocol):
     @property
     def placements(self) -> Placements:
         """Which of them a name means."""
+        ...
+
+    @property
+    def journals(self) -> Journals:
+        """What was written while they are embedded anew."""
         ...
 
     async def create_collection(self, spec: CollectionSpec, *, created: datetime | None = None) -> Collection:
@@ -247,8 +287,8 @@ class Index(Protocol):
         """Content hash of each of the documents that is there."""
         ...
 
-    async def hashes(self, name: str, *, since: datetime | None, limit: int, offset: str | None) -> HashPage:
-        """Content hashes of the documents, page by page; `since`: of those that were written then or later."""
+    async def hashes(self, name: str, *, limit: int, offset: str | None) -> HashPage:
+        """Content hashes of the documents, page by page: of all that are there throughout."""
         ...
 
     async def upsert(self, name: str, points: Sequence[Point]) -> None:

@@ -25,6 +25,7 @@ from winnow_gateway.qdrant_calls import MessageTooLarge, as_many_as_fit, asking
 from winnow_gateway.qdrant_collections import QdrantCollections, Spread
 from winnow_gateway.qdrant_connection import IndexAccess, QdrantConnection
 from winnow_gateway.qdrant_filters import qdrant_filter
+from winnow_gateway.qdrant_journals import QdrantJournals
 from winnow_gateway.qdrant_placements import QdrantPlacements
 from winnow_gateway.qdrant_points import (
     payload_keys,
@@ -70,10 +71,10 @@ class QdrantIndex:
         self._timeout = timeout_seconds
         # The rest is for what else an answer holds.
         self._most_text_bytes = max_message_bytes * 3 // 4
-        self._collections = QdrantCollections(
-            self._connection.client, timeout_seconds=timeout_seconds, spread=spread or Spread()
-        )
-        self.placements = QdrantPlacements(self._connection.client, timeout_seconds=timeout_seconds)
+        client, spread = self._connection.client, spread or Spread()
+        self._collections = QdrantCollections(client, timeout_seconds=timeout_seconds, spread=spread)
+        self.placements = QdrantPlacements(client, timeout_seconds=timeout_seconds)
+        self.journals = QdrantJournals(client, timeout_seconds=timeout_seconds, spread=spread)
 
     @property
     def _client(self) -> AsyncQdrantClient:
@@ -112,13 +113,11 @@ class QdrantIndex:
         payloads = [record.payload or {} for record in records]
         return {payload["document_id"]: payload["content_hash"] for payload in payloads}
 
-    async def hashes(self, name: str, *, since: datetime | None, limit: int, offset: str | None) -> HashPage:
-        """Content hashes of the documents, page by page; `since`: of those that were written then or later."""
-        written = models.FieldCondition(key="updated", range=models.DatetimeRange(gte=since)) if since else None
+    async def hashes(self, name: str, *, limit: int, offset: str | None) -> HashPage:
+        """Content hashes of the documents, page by page."""
         async with self._asking(name):
             records, following = await self._client.scroll(
                 name,
-                scroll_filter=models.Filter(must=[written]) if written else None,
                 limit=limit,
                 offset=offset,
                 with_payload=["document_id", "content_hash"],

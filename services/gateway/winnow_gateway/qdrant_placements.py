@@ -29,9 +29,16 @@ class QdrantPlacements:
         """Where a name is kept now."""
         return (await self.placements([name]))[name]
 
-    async def begin(self, name: str, stored: str) -> None:
-        """From now on a collection of the index is the one that is being filled."""
-        await self._change(name, _points(alias(name, Role.NEXT), stored), _dropped(alias(name, Role.SWITCHING)))
+    async def begin(self, name: str, stored: str, journal: str) -> None:
+        """From now on a collection of the index is the one that is being filled, and writes go into this journal. Who
+        was at it before is not any more."""
+        await self._change(
+            name,
+            _dropped(alias(name, Role.HELD)),
+            _dropped(alias(name, Role.SWITCHING)),
+            _points(alias(name, Role.JOURNAL), journal),
+            _points(alias(name, Role.NEXT), stored),
+        )
 
     async def hold(self, name: str) -> None:
         """From now on writes wait. Aborted if nothing is being filled."""
@@ -53,6 +60,7 @@ class QdrantPlacements:
             _points(alias(name, Role.LIVE), placement.next),
             _points(alias(name, Role.FORMER), placement.live),
             _dropped(alias(name, Role.SWITCHING)),
+            _dropped(alias(name, Role.JOURNAL)),
         )
 
     async def _change(self, name: str, *operations: models.AliasOperations) -> None:

@@ -1,7 +1,9 @@
 """What re-embedding asks of an index: collections beside each other under one name, and which of them is what."""
 
+import uuid
+from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -43,9 +45,11 @@ async def test_the_roles_of_collections_move_at_once(index: Index) -> None:
     await index.create_collection(REVISED)
     placements, revised = index.placements, REVISED.stored_as
     assert await placements.placement("docs") == Placement(name="docs", live="docs")
-    await placements.begin("docs", revised)
-    await placements.begin("docs", revised)
-    filling = Placement(name="docs", live="docs", next=revised)
+    left_behind, journal = await index.journals.make("docs"), await index.journals.make("docs")
+    await placements.begin("docs", revised, left_behind)
+    await placements.hold("docs")
+    await placements.begin("docs", revised, journal)
+    filling = Placement(name="docs", live="docs", next=revised, journal=journal)
     assert await placements.placement("docs") == filling
     with pytest.raises(Aborted):
         await placements.switch(filling)
@@ -53,7 +57,7 @@ async def test_the_roles_of_collections_move_at_once(index: Index) -> None:
         await placements.release("docs")
     assert await placements.placement("docs") == filling
     await placements.hold("docs")
-    held = Placement(name="docs", live="docs", next=revised, held=True)
+    held = replace(filling, held=True)
     assert await placements.placement("docs") == held
     await placements.release("docs")
     await placements.hold("docs")
@@ -68,30 +72,77 @@ async def test_the_roles_of_collections_move_at_once(index: Index) -> None:
 async def test_a_collection_that_is_deleted_has_no_role_any_more(index: Index) -> None:
     await index.create_collection(SPEC)
     await index.create_collection(REVISED)
-    await index.placements.begin("docs", REVISED.stored_as)
+    journal = await index.journals.make("docs")
+    await index.placements.begin("docs", REVISED.stored_as, journal)
     await index.delete_collection(REVISED.stored_as)
+    assert await index.placements.placement("docs") == Placement(name="docs", live="docs", journal=journal)
+    await index.delete_collection(journal)
     assert await index.placements.placement("docs") == Placement(name="docs", live="docs")
     with pytest.raises(Aborted):
         await index.placements.hold("docs")
 
 
-async def test_hashes_are_listed_by_pages_and_by_time(index: Index) -> None:
+async def test_hashes_are_listed_by_pages(index: Index) -> None:
     await fill(index)
-    old = datetime(2020, 5, 1, tzinfo=UTC)
-    await index.upsert("docs", [replace(point(DOCUMENTS[0]), updated=old)])
     found: dict[str, str] = {}
     offset: str | None = None
     pages = 0
     while offset is not None or not pages:
-        page = await index.hashes("docs", since=None, limit=3, offset=offset)
+        page = await index.hashes("docs", limit=3, offset=offset)
         found |= page.hashes
         offset, pages = page.next_offset, pages + 1
     assert found == {each.id: each.content_hash for each in DOCUMENTS}
     assert pages == 2
-    recent = await index.hashes("docs", since=old + timedelta(seconds=1), limit=10, offset=None)
-    assert set(recent.hashes) == {each.id for each in DOCUMENTS[1:]}
-    assert recent.next_offset is None
-    assert len((await index.hashes("docs", since=old, limit=10, offset=None)).hashes) == len(DOCUMENTS)
+
+
+async def test_a_journal_keeps_what_was_written_until_it_is_struck_out(index: Index) -> None:
+    await index.create_collection(SPEC)
+    journals = index.journals
+    journal, other = await journals.make("docs"), await journals.make("docs")
+    assert sorted(await index.stored_names("docs")) == sorted(["docs", journal, other])
+    with pytest.raises(NotFound, match="'docs'"):
+        await index.collection(f"{journal}x")
+    written = [[f"{n}", "same", "ün/ï çødé #1?"] for n in range(7)]
+    for each in written:
+        await journals.add(journal, each)
+    found: dict[str, Sequence[str]] = {}
+    offset: str | None = None
+    pages = 0
+    while offset is not None or not pages:
+        page = await journals.entries(journal, limit=3, offset=offset)
+        # An entry that is removed leaves the following pages as they were, and one that is added is no other's.
+        await journals.remove(journal, list(page.entries))
+        found |= page.entries
+        offset, pages = page.next_offset, pages + 1
+    assert sorted(map(list, found.values())) == written
+    assert pages == 3
+    await journals.add(journal, ["later"])
+    page = await journals.entries(journal, limit=3, offset=None)
+    assert [list(entry) for entry in page.entries.values()] == [["later"]]
+    assert (await journals.entries(other, limit=3, offset=None)).entries == {}
+    await index.delete_collection(journal)
+    for call in (
+        journals.add(journal, ["x"]),
+        journals.entries(journal, limit=3, offset=None),
+        journals.remove(journal, [str(uuid.uuid4())]),
+    ):
+        with pytest.raises(NotFound, match="'docs'"):
+            await call
+
+
+@pytest.mark.parametrize("index", ["qdrant-client over winnow_index"], indirect=True)
+async def test_a_page_of_entries_too_large_for_one_message_is_shorter(index: Index) -> None:
+    journal = await index.journals.make("docs")
+    for n in range(4):
+        await index.journals.add(journal, [f"{n}{'x' * 1_000_000}"])
+    seen: list[str] = []
+    offset: str | None = None
+    while len(seen) < 4:
+        page = await index.journals.entries(journal, limit=10, offset=offset)
+        assert page.entries
+        seen += [id_[0] for entry in page.entries.values() for id_ in entry]
+        offset = page.next_offset
+    assert (sorted(seen), offset) == (["0", "1", "2", "3"], None)
 
 
 async def test_many_documents_come_whole_even_where_one_message_cannot_hold_them(index: Index) -> None:

@@ -71,6 +71,7 @@ async def test_everything_is_embedded_anew_and_nothing_else_has_changed(upgraded
     assert await upgraded.stub.GetDocument(d.GetDocumentRequest(collection="docs", id="cats")) == document
     assert live(upgraded.index) == TEXTS
     assert list(upgraded.index.held) == [NEWLY_STORED]
+    assert upgraded.index.journals.held == {}
     last = came[-1]
     assert [each.complete for each in came] == [False] * (len(came) - 1) + [True]
     assert (last.embedded_document_count, last.document_count) == (4, 4)
@@ -152,6 +153,7 @@ async def test_a_run_that_broke_off_is_gone_on_with(upgraded: Gateway) -> None:
     assert len(upgraded.embedder.embedded_passages) == 24 - len(done)
     assert (came[-1].embedded_document_count, came[-1].document_count) == (24, 24)
     assert len(live(upgraded.index)) == 24
+    assert upgraded.index.journals.held == {}
 
 
 async def test_a_run_whose_caller_leaves_stops_and_lets_another_begin(upgraded: Gateway) -> None:
@@ -243,6 +245,7 @@ async def test_a_collection_that_is_deleted_meanwhile_leaves_nothing(upgraded: G
             pass
     assert isinstance(fault_from_rpc_error(caught.value), faults.NotFound | faults.Aborted)
     assert upgraded.index.held == {}
+    assert upgraded.index.journals.held == {}
     assert upgraded.index.placements.aliases == {}
 
 

@@ -2,16 +2,23 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import grpc
 import pytest
 
-from tests.contract.gateway.calls import TEXTS, ingest
+from tests.contract.gateway.calls import TEXTS, fill, ingest
 from tests.contract.gateway.conftest import Gateway, serving
-from tests.contract.gateway.test_reembedding import NEWLY_STORED, live, reembed, upgraded
+from tests.contract.gateway.test_reembedding import NEWLY_STORED, fails, live, reembed, upgraded
+from tests.fakes.backends import FakeEmbedder, embed_words
 from winnow.search.v1 import collections_pb2 as c
 from winnow.search.v1 import documents_pb2 as d
+from winnow_gateway.collections import IndexState
+from winnow_gateway.documents import Document
+from winnow_gateway.ports import EmbeddedTexts, Index, Point
 from winnow_rpc import faults
 
 __all__ = ["upgraded"]
@@ -58,18 +65,20 @@ class Writer:
         self.expected.pop(id_, None)
 
     async def run(self, until: asyncio.Event) -> None:
+        await self.write()
         while not until.is_set():
             await self._draw.choice([self.write, self.write, self.delete, self.delete_by_filter])()
             await asyncio.sleep(self._draw.random() * 0.01)
 
 
 @pytest.mark.parametrize("seed", range(6))
-async def test_random_writes_through_two_gateways_are_all_there_after(
+async def test_random_writes_through_two_gateways_are_all_there_after_whatever_their_clocks(
     upgraded: Gateway,
     other: Gateway,
     seed: int,
 ) -> None:
     draw = random.Random(seed)
+    upgraded.index.clock = lambda: datetime.now(UTC) + timedelta(hours=draw.uniform(-2, 2))
     upgraded.embedder.delay = 0.004
     writers = [Writer(name, gateway, draw) for name, gateway in (("a", upgraded), ("b", other), ("c", other))]
     over = asyncio.Event()
@@ -86,6 +95,121 @@ async def test_random_writes_through_two_gateways_are_all_there_after(
         expected |= writer.expected
     assert live(upgraded.index) == expected
     assert list(upgraded.index.held) == [NEWLY_STORED]
+
+
+@asynccontextmanager
+async def copied(gateway: Gateway) -> AsyncIterator[None]:
+    """While all documents are copied, and the switch waits for the graph; ends after the switch."""
+    gateway.index.state = IndexState.BUILDING
+    call = gateway.stub.ReembedCollection(c.ReembedCollectionRequest(name="docs"), timeout=30)
+    progress = aiter(call)
+    while (await anext(progress)).phase != c.REEMBED_PHASE_INDEXING:
+        pass
+    yield
+    gateway.index.state = IndexState.READY
+    async for _ in progress:
+        pass
+
+
+async def test_a_write_by_a_clock_that_is_an_hour_behind_arrives(upgraded: Gateway, other: Gateway) -> None:
+    async with copied(upgraded):
+        upgraded.index.clock = lambda: datetime.now(UTC) - timedelta(hours=1)
+        await ingest(other, [d.Document(id="cats", text="the cats have left"), d.Document(id="new", text="it is new")])
+    assert live(upgraded.index) == {**TEXTS, "cats": "the cats have left", "new": "it is new"}
+
+
+async def test_what_is_carried_over_is_struck_out_of_the_journal(
+    upgraded: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journals, remove, removed = upgraded.index.journals, upgraded.index.journals.remove, asyncio.Event()
+
+    async def watched(journal: str, entries: Sequence[str]) -> None:
+        await remove(journal, entries)
+        removed.set()
+
+    monkeypatch.setattr(journals, "remove", watched)
+    async with asyncio.timeout(30), copied(upgraded):
+        await ingest(upgraded, [d.Document(id="cats", text="the cats have left")])
+        await removed.wait()
+        assert list(journals.held.values()) == [{}]
+        (point, _) = upgraded.index.held[NEWLY_STORED].points["cats"]
+        assert point.document.text == "the cats have left"
+
+
+async def test_a_write_whose_gateway_died_before_it_was_noted_arrives_once_it_is_acknowledged(
+    upgraded: Gateway,
+) -> None:
+    document = Document("cats", text="the cats have left")
+    async with copied(upgraded):
+        written = Point(document, document.content_hash, embed_words(document.passage))
+        await upgraded.index.upsert("docs", [written])
+        (acknowledged,) = await ingest(upgraded, [d.Document(id="cats", text="the cats have left")])
+        assert acknowledged.outcome == d.INGEST_OUTCOME_UNCHANGED
+    assert live(upgraded.index) == {**TEXTS, "cats": "the cats have left"}
+
+
+async def test_a_write_that_is_noted_too_late_is_made_again(upgraded: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    journals, add = upgraded.index.journals, upgraded.index.journals.add
+    copying = AsyncExitStack()
+
+    async def late(journal: str, document_ids: Sequence[str]) -> None:
+        monkeypatch.undo()
+        await copying.aclose()
+        assert journal not in journals.held
+        await add(journal, document_ids)
+
+    await copying.enter_async_context(copied(upgraded))
+    monkeypatch.setattr(journals, "add", late)
+    (acknowledged,) = await ingest(upgraded, [d.Document(id="cats", text="the cats have left")])
+    assert acknowledged.outcome == d.INGEST_OUTCOME_INDEXED
+    assert live(upgraded.index) == {**TEXTS, "cats": "the cats have left"}
+
+
+async def test_of_two_gateways_that_embed_anew_the_one_that_began_later_goes_on(
+    upgraded: Gateway, other: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    embed = upgraded.embedder.embed_passages
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def held_up(*args: Any, **options: Any) -> EmbeddedTexts:
+        monkeypatch.undo()
+        begun.set()
+        await go_on.wait()
+        return await embed(*args, **options)
+
+    monkeypatch.setattr(upgraded.embedder, "embed_passages", held_up)
+    first = asyncio.create_task(fails(upgraded))
+    async with asyncio.timeout(30):
+        await begun.wait()
+        async with copied(other):
+            await ingest(other, [d.Document(id="cats", text="the cats have left")])
+            go_on.set()
+            ended = await first
+    assert (type(ended), ended.reason) == (faults.Aborted, "TAKEN_OVER")
+    assert live(upgraded.index) == {**TEXTS, "cats": "the cats have left"}
+    assert list(upgraded.index.held) == [NEWLY_STORED]
+
+
+@pytest.mark.parametrize("index", ["qdrant-client over winnow_index"], indirect=True)
+async def test_random_writes_are_all_there_after_in_the_index_itself(index: Index) -> None:
+    former = FakeEmbedder("d" * 64, salt="former")
+    draw = random.Random(1)
+    over = asyncio.Event()
+    async with serving(Gateway(embedder=former, index=index)) as before:  # type: ignore[arg-type]
+        await fill(before)
+    gateway = Gateway(former_embedder=former, index=index)  # type: ignore[arg-type]
+    gateway.embedder.delay = 0.02
+    async with serving(gateway):
+        writer = Writer("a", gateway, draw)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(writer.run(over))
+            await reembed(gateway)
+            over.set()
+        page = await gateway.stub.ListDocuments(d.ListDocumentsRequest(collection="docs", page_size=1000))
+    assert writer.acknowledged
+    assert {document.id: document.text for document in page.documents} == {**TEXTS, **writer.expected}
+    (stored,) = await index.collection_names()
+    assert (await index.collection(stored)).spec.embedder == gateway.embedder.served
 
 
 async def test_an_ingest_that_is_open_across_the_switch_goes_on_with_the_new_model(upgraded: Gateway) -> None:

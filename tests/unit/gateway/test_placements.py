@@ -15,6 +15,10 @@ from winnow_gateway.placements import Placement, read_placement, split_stored, s
             {"notes~live": "notes~b", "notes~former": "notes"},
             Placement(name="notes", live="notes~b", former="notes"),
         ),
+        (
+            {"notes~next": "notes~b", "notes~journal": "notes~journal-1"},
+            Placement(name="notes", live="notes", next="notes~b", journal="notes~journal-1"),
+        ),
         ({"notes~switching": "notes~b"}, Placement(name="notes", live="notes", next="notes~b")),
         ({"note~live": "note~b", "notes2~live": "notes2~b"}, Placement(name="notes", live="notes")),
     ],
