@@ -10,7 +10,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from tests.fakes.backends import FakeEmbedder, FakeIndex, FakeReranker
+from tests.fakes.backends import FakeEmbedder, FakeReranker
+from tests.fakes.index import FakeIndex
 from winnow.search.v1 import search_service_pb2_grpc
 from winnow_gateway.catalog import Catalog
 from winnow_gateway.embedders import Embedders

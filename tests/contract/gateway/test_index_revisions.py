@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pytest
 
-from tests.contract.gateway.test_index_port import DOCUMENTS, SPEC, fill, point
+from tests.contract.gateway.indexed import DOCUMENTS, SPEC, fill, point
 from winnow_gateway.collections import EmbedderModel, Similarity
 from winnow_gateway.documents import Document
 from winnow_gateway.placements import Placement

@@ -6,7 +6,7 @@ import pytest
 
 from tests.contract.gateway.calls import budget, fault, fill, fill_many, only, search
 from tests.contract.gateway.conftest import Gateway
-from tests.fakes.backends import FakeIndex
+from tests.fakes.index import FakeIndex
 from winnow.search.v1 import documents_pb2 as d
 from winnow.search.v1 import search_pb2 as s
 from winnow_rpc import faults

@@ -10,7 +10,8 @@ import pytest
 
 from tests.contract.gateway.calls import TEXTS, fault, fill, ingest, search
 from tests.contract.gateway.conftest import Gateway, serving
-from tests.fakes.backends import FakeEmbedder, FakeIndex, embed_words
+from tests.fakes.backends import FakeEmbedder, embed_words
+from tests.fakes.index import FakeIndex
 from winnow.search.v1 import collections_pb2 as c
 from winnow.search.v1 import documents_pb2 as d
 from winnow_gateway.collections import IndexState

@@ -3,84 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 import pytest
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
 from qdrant_client import AsyncQdrantClient, models
 from qdrant_client import grpc as pb
 
-from winnow_index.settings import IndexSettings
+from tests.contract.index.refusing import Code, P, refused, settings, there
 
-P = models.PointStruct
-Code = grpc.StatusCode
-
-
-@pytest.fixture
-def settings(tmp_path: Any) -> IndexSettings:
-    return IndexSettings(
-        port=0, data_dir=tmp_path / "data", probe_seconds=600, max_batch=50, max_limit=100, max_payload_bytes=2000
-    )
-
-
-@pytest.fixture
-async def there(client: AsyncQdrantClient) -> AsyncIterator[AsyncQdrantClient]:
-    """A collection with three points; after the test they must be there, and must still be there after a restart."""
-    await client.create_collection(
-        "c",
-        vectors_config={
-            "a": models.VectorParams(size=3, distance="Cosine"),
-            "m": models.VectorParams(
-                size=2,
-                distance="Dot",
-                multivector_config=models.MultiVectorConfig(comparator=models.MultiVectorComparator.MAX_SIM),
-            ),
-        },
-        sparse_vectors_config={"s": models.SparseVectorParams()},
-    )
-    await client.upsert("c", [P(id=n, vector={"a": [1, 2, n]}, payload={"n": n}) for n in range(3)], wait=True)
-    yield client
-    assert (await client.count("c")).count == 3
-    assert [r.payload for r in (await client.scroll("c"))[0]] == [{"n": n} for n in range(3)]
-
-
-async def _refused(call: Any, code: grpc.StatusCode, *says: str) -> list[str]:
-    """Asserts a status and words of its message; the fields that its details name."""
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    assert caught.value.code() is code
-    for words in says:
-        assert words in str(caught.value.details())
-    status = rpc_status.from_call(_Call(caught.value))
-    assert status is not None
-    info, fields = error_details_pb2.ErrorInfo(), []
-    for detail in status.details:
-        if detail.Unpack(info):
-            assert info.domain == "winnow.dev"
-            assert info.reason
-        bad = error_details_pb2.BadRequest()
-        if detail.Unpack(bad):
-            fields += [violation.field for violation in bad.field_violations]
-    return fields
-
-
-class _Call:
-    """What grpc_status reads of a call."""
-
-    def __init__(self, error: grpc.aio.AioRpcError) -> None:
-        self._error = error
-
-    def trailing_metadata(self) -> Any:
-        return [(key, value) for key, value in self._error.trailing_metadata()]
-
-    def code(self) -> grpc.StatusCode:
-        return self._error.code()
-
-    def details(self) -> str | None:
-        return self._error.details()
+__all__ = ["settings", "there"]
 
 
 BAD_POINTS: dict[str, tuple[Any, str]] = {
@@ -109,20 +42,20 @@ async def test_a_bad_point_is_refused_with_its_batch(there: AsyncQdrantClient, s
     for case, (point, words) in BAD_POINTS.items():
         with subtests.test(case):
             good = P(id=8, vector={"a": [1.0, 1.0, 1.0]})
-            fields = await _refused(there.upsert("c", [good, point], wait=True), Code.INVALID_ARGUMENT, words)
+            fields = await refused(there.upsert("c", [good, point], wait=True), Code.INVALID_ARGUMENT, words)
             assert fields
             assert fields[0].startswith("points[1]")
 
 
 async def test_an_id_that_is_no_uuid_is_refused(there: AsyncQdrantClient) -> None:
     for bad in ("abc", "", "123e4567-e89b-12d3-a456-42661417400"):
-        fields = await _refused(there.upsert("c", [P(id=bad, vector={})]), Code.INVALID_ARGUMENT, "UUID")
+        fields = await refused(there.upsert("c", [P(id=bad, vector={})]), Code.INVALID_ARGUMENT, "UUID")
         assert fields == ["points[0].id"]
 
 
 async def test_a_missing_id_is_refused(there: AsyncQdrantClient, stub: Callable[[str], Any]) -> None:
     request = pb.UpsertPoints(collection_name="c", points=[pb.PointStruct()])
-    await _refused(stub("Points").Upsert(request), Code.INVALID_ARGUMENT, "a point id is missing")
+    await refused(stub("Points").Upsert(request), Code.INVALID_ARGUMENT, "a point id is missing")
 
 
 async def test_too_many_at_once_are_refused_with_the_limit(there: AsyncQdrantClient) -> None:
@@ -133,7 +66,7 @@ async def test_too_many_at_once_are_refused_with_the_limit(there: AsyncQdrantCli
         there.delete("c", models.PointIdsList(points=list(range(100, 151)))),
         there.query_batch_points("c", [models.QueryRequest(query=[1.0, 2.0, 3.0], using="a")] * 51),
     ):
-        await _refused(call, Code.INVALID_ARGUMENT, "51 items", "at most 50")
+        await refused(call, Code.INVALID_ARGUMENT, "51 items", "at most 50")
 
 
 async def test_nothing_at_once_is_no_error(there: AsyncQdrantClient) -> None:
@@ -143,143 +76,10 @@ async def test_nothing_at_once_is_no_error(there: AsyncQdrantClient) -> None:
     assert await there.query_batch_points("c", []) == []
 
 
-async def test_limits_of_pages_are_refused_with_the_limit(there: AsyncQdrantClient) -> None:
-    for call in (
-        there.scroll("c", limit=101),
-        there.query_points("c", query=[1.0, 2.0, 3.0], using="a", limit=60, offset=41),
-        there.query_points("c", query=[1.0, 2.0, 3.0], using="a", limit=10**12),
-        there.query_points(
-            "c",
-            prefetch=models.Prefetch(query=[1.0, 2.0, 3.0], using="a", limit=101),
-            query=models.FusionQuery(fusion="rrf"),
-        ),
-    ):
-        await _refused(call, Code.INVALID_ARGUMENT, "at most 100")
-    await _refused(
-        there.query_points("c", query=[1.0, 2.0, 3.0], using="a", limit=0), Code.INVALID_ARGUMENT, "1 or larger"
-    )
-
-
-BAD_QUERIES: dict[str, tuple[dict[str, Any], grpc.StatusCode, str]] = {
-    "a wrong dimension": ({"query": [1.0], "using": "a"}, Code.INVALID_ARGUMENT, "expected dim: 3, got 1"),
-    "an unknown vector": ({"query": [1.0], "using": "z"}, Code.INVALID_ARGUMENT, "Not existing vector name error: z"),
-    "no vector name": ({"query": [1.0, 2.0, 3.0]}, Code.INVALID_ARGUMENT, "Not existing vector name"),
-    "NaN": ({"query": [1.0, math.nan, 2.0], "using": "a"}, Code.INVALID_ARGUMENT, "NaN"),
-    "an unknown point": ({"query": 77, "using": "a"}, Code.NOT_FOUND, "No point with id 77"),
-    "a point without the vector": ({"query": 1, "using": "s"}, Code.NOT_FOUND, "has no vector `s`"),
-    "fusion of nothing": ({"query": models.FusionQuery(fusion="rrf")}, Code.INVALID_ARGUMENT, "without prefetches"),
-    "weights of others": (
-        {
-            "prefetch": [models.Prefetch(query=[1.0, 2.0, 3.0], using="a")],
-            "query": models.RrfQuery(rrf=models.Rrf(weights=[1.0, 2.0])),
-        },
-        Code.INVALID_ARGUMENT,
-        "2 weights for 1 prefetches",
-    ),
-    "prefetches without a query": (
-        {"prefetch": [models.Prefetch(query=[1.0, 2.0, 3.0], using="a")]},
-        Code.INVALID_ARGUMENT,
-        "merge the prefetches",
-    ),
-    "order without an index": (
-        {"query": models.OrderByQuery(order_by="n")},
-        Code.INVALID_ARGUMENT,
-        "No range index for `order_by` key: `n`",
-    ),
-    "a model": (
-        {"query": models.Document(text="x", model="some/model"), "using": "a"},
-        Code.UNIMPLEMENTED,
-        "'some/model'",
-    ),
-    "an image": (
-        {"query": models.Image(image="http://x/y.png", model="clip"), "using": "a"},
-        Code.UNIMPLEMENTED,
-        "image",
-    ),
-    "an unknown option": (
-        {"query": models.Document(text="x", model="qdrant/bm25", options={"kk": 1}), "using": "s"},
-        Code.INVALID_ARGUMENT,
-        "unknown option 'kk'",
-    ),
-    "an unknown lookup": (
-        {"query": 1, "using": "a", "lookup_from": models.LookupLocation(collection="nope")},
-        Code.NOT_FOUND,
-        "`nope`",
-    ),
-    "a shard key": ({"query": [1, 2, 3], "using": "a", "shard_key_selector": "k"}, Code.UNIMPLEMENTED, "shard_key"),
-    "an ef of 0": (
-        {"query": [1, 2, 3], "using": "a", "search_params": models.SearchParams(hnsw_ef=0)},
-        Code.INVALID_ARGUMENT,
-        "hnsw_ef",
-    ),
-    "a diversity of 2": (
-        {"query": models.NearestQuery(nearest=[1, 2, 3], mmr=models.Mmr(diversity=2.0)), "using": "a"},
-        Code.INVALID_ARGUMENT,
-        "diversity",
-    ),
-    "an unknown vector to return": (
-        {"query": [1, 2, 3], "using": "a", "with_vectors": ["z"]},
-        Code.INVALID_ARGUMENT,
-        "Not existing vector name",
-    ),
-    "a bad key to return": (
-        {"query": [1, 2, 3], "using": "a", "with_payload": ["a["]},
-        Code.INVALID_ARGUMENT,
-        "path into a payload",
-    ),
-}
-
-
-async def test_a_bad_query_is_refused(there: AsyncQdrantClient, subtests: pytest.Subtests) -> None:
-    for case, (query, code, words) in BAD_QUERIES.items():
-        with subtests.test(case):
-            await _refused(there.query_points("c", **query), code, words)
-
-
-BAD_CONDITIONS: dict[str, tuple[pb.Condition, str]] = {
-    "no kind": (pb.Condition(), "no kind"),
-    "no match": (pb.Condition(field=pb.FieldCondition(key="a")), "says nothing"),
-    "an empty match": (pb.Condition(field=pb.FieldCondition(key="a", match=pb.Match())), "no kind"),
-    "a bad path": (pb.Condition(field=pb.FieldCondition(key="a[", match=pb.Match(integer=1))), "path into a payload"),
-    "no path": (pb.Condition(is_null=pb.IsNullCondition()), "path into a payload"),
-    "NaN": (pb.Condition(field=pb.FieldCondition(key="a", range=pb.Range(gt=math.nan))), "NaN"),
-    "off the globe": (
-        pb.Condition(
-            field=pb.FieldCondition(key="a", geo_radius=pb.GeoRadius(center=pb.GeoPoint(lon=200, lat=0), radius=1))
-        ),
-        "longitude",
-    ),
-    "an open ring": (
-        pb.Condition(field=pb.FieldCondition(key="a", geo_polygon=pb.GeoPolygon(exterior=pb.GeoLineString()))),
-        "ring",
-    ),
-    "a slice past the end": (pb.Condition(slice=pb.SliceCondition(total=2, index=2)), "below total"),
-    "a bad id": (pb.Condition(has_id=pb.HasIdCondition(has_id=[pb.PointId(uuid="x")])), "UUID"),
-    "two at once": (
-        pb.Condition(field=pb.FieldCondition(key="a", match=pb.Match(integer=1), range=pb.Range(gt=1))),
-        "condition of its own",
-    ),
-}
-
-
-async def test_a_bad_condition_is_refused(
-    there: AsyncQdrantClient, stub: Callable[[str], Any], subtests: pytest.Subtests
-) -> None:
-    for case, (condition, words) in BAD_CONDITIONS.items():
-        with subtests.test(case):
-            chosen = pb.Filter(must=[condition])
-            fields = await _refused(
-                stub("Points").Count(pb.CountPoints(collection_name="c", filter=chosen)), Code.INVALID_ARGUMENT, words
-            )
-            assert fields[0].startswith("filter.must[0]")
-            request = pb.DeletePoints(collection_name="c", points=pb.PointsSelector(filter=chosen))
-            await _refused(stub("Points").Delete(request), Code.INVALID_ARGUMENT, words)
-
-
 async def test_a_selector_of_nothing_deletes_nothing(there: AsyncQdrantClient, stub: Callable[[str], Any]) -> None:
     for points in (pb.PointsSelector(), None):
         request = pb.DeletePoints(collection_name="c", points=points)
-        await _refused(stub("Points").Delete(request), Code.INVALID_ARGUMENT, "ids or a filter are needed")
+        await refused(stub("Points").Delete(request), Code.INVALID_ARGUMENT, "ids or a filter are needed")
 
 
 BAD_COLLECTIONS: dict[str, tuple[dict[str, Any], grpc.StatusCode, str]] = {
@@ -319,7 +119,7 @@ async def test_a_bad_collection_is_refused_and_leaves_nothing(
     for case, (given, code, words) in BAD_COLLECTIONS.items():
         with subtests.test(case):
             config = {"collection_name": "new", "vectors_config": models.VectorParams(size=2, distance="Dot"), **given}
-            await _refused(there.create_collection(**config), code, words)
+            await refused(there.create_collection(**config), code, words)
             assert [c.name for c in (await there.get_collections()).collections] == ["c"]
             assert len(list((settings.data_dir / "collections").iterdir())) == 1
 
@@ -336,7 +136,7 @@ async def test_an_unknown_collection_is_not_found_by_any_call(there: AsyncQdrant
         there.create_payload_index("nope", "a", models.PayloadSchemaType.KEYWORD),
         there.get_collection_aliases("nope"),
     ):
-        await _refused(call, Code.NOT_FOUND, "Collection `nope` doesn't exist!")
+        await refused(call, Code.NOT_FOUND, "Collection `nope` doesn't exist!")
     assert await there.delete_collection("nope") is False
     assert await there.collection_exists("nope") is False
 
@@ -355,22 +155,22 @@ async def test_indexes_of_no_type_or_two_are_refused(there: AsyncQdrantClient, s
         ),
     ]
     for request, words in cases:
-        await _refused(stub("Points").CreateFieldIndex(request), Code.INVALID_ARGUMENT, words)
+        await refused(stub("Points").CreateFieldIndex(request), Code.INVALID_ARGUMENT, words)
     assert (await there.get_collection("c")).payload_schema == {}
 
 
 async def test_facets_need_an_index(there: AsyncQdrantClient) -> None:
-    await _refused(there.facet("c", "n"), Code.INVALID_ARGUMENT, "No appropriate index for faceting: `n`")
+    await refused(there.facet("c", "n"), Code.INVALID_ARGUMENT, "No appropriate index for faceting: `n`")
 
 
 async def test_methods_that_are_not_offered_are_named(there: AsyncQdrantClient, stub: Callable[[str], Any]) -> None:
     points, collections = stub("Points"), stub("Collections")
-    await _refused(
+    await refused(
         points.SearchMatrixPairs(pb.SearchMatrixPoints(collection_name="c")),
         Code.UNIMPLEMENTED,
         "Points/SearchMatrixPairs",
     )
-    await _refused(
+    await refused(
         collections.CreateShardKey(pb.CreateShardKeyRequest(collection_name="c")),
         Code.UNIMPLEMENTED,
         "Collections/CreateShardKey",
@@ -381,10 +181,10 @@ async def test_fields_of_a_newer_protocol_are_refused(there: AsyncQdrantClient, 
     # Field 100, a varint, at the top and inside a filter.
     unknown = b"\xa0\x06\x01"
     request = pb.CountPoints.FromString(pb.CountPoints(collection_name="c").SerializeToString() + unknown)
-    await _refused(stub("Points").Count(request), Code.UNIMPLEMENTED, "fields that this index does not know")
+    await refused(stub("Points").Count(request), Code.UNIMPLEMENTED, "fields that this index does not know")
     deep = pb.CountPoints(collection_name="c")
     deep.filter.MergeFrom(pb.Filter.FromString(unknown))
-    await _refused(stub("Points").Count(deep), Code.UNIMPLEMENTED, "fields that this index does not know")
+    await refused(stub("Points").Count(deep), Code.UNIMPLEMENTED, "fields that this index does not know")
 
 
 async def test_bad_input_leaves_nothing_behind_for_a_restart(

@@ -6,7 +6,8 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from tests.fakes.backends import FakeEmbedder, FakeIndex
+from tests.fakes.backends import FakeEmbedder
+from tests.fakes.index import FakeIndex
 from winnow_gateway.collections import CollectionSpec
 from winnow_gateway.documents import Document
 from winnow_gateway.ingesting import Acknowledgement, IngestLimits, IngestRun, Offered, Outcome
