@@ -329,13 +329,16 @@ async def test_of_more_searches_than_their_time_allows_some_are_refused_and_the_
         try:
             await gateway.stub.Search(search(budget_micros=budget(0.4)))
         except grpc.aio.AioRpcError as error:
-            assert time.perf_counter() - began < 0.4  # at once, not at the end of its budget
             return fault_from_rpc_error(error)
         return time.perf_counter() - began
 
+    asked_before = gateway.embedder.queries
     came = await asyncio.gather(*(one() for _ in range(30)))
     refused = [each for each in came if isinstance(each, faults.Fault)]
     assert all(isinstance(each, faults.ResourceExhausted) and each.retry_after for each in refused)
     accepted = [each for each in came if isinstance(each, float)]
-    assert 4 <= len(accepted) <= 10
+    assert refused
+    assert accepted
+    # At once, and not at the end of its budget: nothing was asked for one that is refused.
+    assert gateway.embedder.queries - asked_before <= len(accepted)
     assert max(accepted) < 0.4 + LATE
