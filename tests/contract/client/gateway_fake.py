@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import grpc
 from google.protobuf import json_format
 
+from tests.contract.client.filter_fake import holds
 from winnow.search.v1 import collections_pb2, documents_pb2, search_pb2, search_service_pb2_grpc
 from winnow_rpc.faults import AlreadyExists, InvalidArgument, NotFound, Unavailable
 from winnow_rpc.requesting import Authorizer
@@ -300,53 +301,6 @@ def _view(document: documents_pb2.Document, view: documents_pb2.DocumentView) ->
 
 def _holds(where: documents_pb2.Filter, held: Held, id_: str) -> bool:
     return holds(where, id_, json_format.MessageToDict(held.documents[id_].metadata))
-
-
-def holds(where: documents_pb2.Filter, id_: str, metadata: dict[str, Any]) -> bool:
-    """Whether a document satisfies a filter, as the contract defines it."""
-    return (
-        all(_satisfies(condition, id_, metadata) for condition in where.must)
-        and (not where.should or any(_satisfies(condition, id_, metadata) for condition in where.should))
-        and not any(_satisfies(condition, id_, metadata) for condition in where.must_not)
-    )
-
-
-def _satisfies(condition: documents_pb2.Condition, id_: str, metadata: dict[str, Any]) -> bool:
-    kind = condition.WhichOneof("condition")
-    if kind == "filter":
-        return holds(condition.filter, id_, metadata)
-    if kind == "ids":
-        return id_ in condition.ids.ids
-    inner = getattr(condition, str(kind))
-    values: Any = metadata
-    for key in inner.key.split("."):
-        values = values.get(key) if isinstance(values, dict) else None
-    values = values if isinstance(values, list) else [] if values is None else [values]
-    if kind == "exists":
-        return any(value is not None for value in values)
-    return any(_value_satisfies(kind, inner, value) for value in values)
-
-
-def _value_satisfies(kind: str | None, inner: Any, value: Any) -> bool:
-    if kind == "match":
-        wanted = [getattr(each, each.WhichOneof("value")) for each in inner.any_of]
-        return any(each == value and isinstance(each, bool) == isinstance(value, bool) for each in wanted)
-    if kind == "range":
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return False
-        checks: dict[str, Callable[[float], bool]] = {
-            "at_least": lambda bound: value >= bound,
-            "more_than": lambda bound: value > bound,
-            "at_most": lambda bound: value <= bound,
-            "less_than": lambda bound: value < bound,
-        }
-        return all(check(getattr(inner, name)) for name, check in checks.items() if inner.HasField(name))
-    if not isinstance(value, str):
-        return False
-    moment = datetime.fromisoformat(value)
-    return (not inner.HasField("from_time") or inner.from_time.ToDatetime(tzinfo=UTC) <= moment) and (
-        not inner.HasField("before_time") or moment < inner.before_time.ToDatetime(tzinfo=UTC)
-    )
 
 
 async def until(condition: Callable[[], bool]) -> None:

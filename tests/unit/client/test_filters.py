@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.contract.client.gateway_fake import holds
+from tests.contract.client.filter_fake import holds
 from winnow_client import field, ids
 from winnow_client.conversions import filter_from_proto, filter_to_proto
 from winnow_client.filters import AllOf, AnyOf, Exists, Filter, Ids, Match, Not, Range, TimeRange
