@@ -50,6 +50,9 @@ class Mirror:
         return written
 
     def _update_file(self, relative: Path, *, last: bool) -> int:
+        # The time from before the pages were cleaned: one that was written to since then is dirty, and changes again
+        # without touching the file's time.
+        began = time.time_ns()
         try:
             with (self._source / relative).open("rb") as source:
                 # Pages must be clean for the next write through a mapping to touch the file's time.
@@ -60,7 +63,7 @@ class Mirror:
                 if self._trust_times and self._seen.get(relative) == seen:
                     return 0
                 written = _copy_differences(source.fileno(), self._target / relative, state.st_size)
-                settled = time.time_ns() - state.st_mtime_ns > _TICK_NS
+                settled = began - state.st_mtime_ns > _TICK_NS
                 self._seen[relative] = seen if settled else (-1, -1)
                 return written
         except FileNotFoundError:
