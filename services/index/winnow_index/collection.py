@@ -14,6 +14,7 @@ import qdrant_edge as edge
 
 from winnow_index.changes import Change, Operation
 from winnow_index.definition import Definition, DefinitionCodec, PayloadIndex
+from winnow_index.disk_room import DiskRoom
 from winnow_index.engine import Guard, PointId
 from winnow_index.generations import CollectionDirectory
 from winnow_index.shared_sync import SharedSync
@@ -71,8 +72,10 @@ class Collection:
         codec: DefinitionCodec,
         shard: edge.EdgeShard,
         generation: Path,
+        room: DiskRoom,
     ) -> None:
         self.directory = directory
+        self.room = room
         self.definition = definition
         self.generation = generation
         """Directory of the serving shard."""
@@ -120,7 +123,7 @@ class Collection:
         """Applies changes in order, none of another writer between them; the operation's number.
 
         With `wait` they are on disk when this returns, else soon after. Points that were named and are not there are a
-        NotFound, after everything else was applied, as in Qdrant.
+        NotFound, after everything else was applied, as in Qdrant. Raises Unavailable where the disk has no room.
         """
         missing: list[PointId] = []
         async with self.lock:
@@ -146,6 +149,7 @@ class Collection:
                 operation = next(operations, None)
             if operation is None:
                 return
+            self.room.require_for_write(operation.size)
             self.apply(operation)
             if time.perf_counter() - breath > _BREATH_SECONDS:
                 await asyncio.sleep(0)
@@ -177,6 +181,7 @@ class Collection:
         """Indexes a field of the payload. A graph that exists already is then built anew, complete."""
         operation = Operation(edge.UpdateOperation.create_field_index(field, index.engine_schema()), 256)
         async with self.lock:
+            self.room.require()
             definition = self.definition
             if definition.indexes.get(field) != index:
                 lags = definition.graph_lags or self.building or self.graph_vectors() > 0

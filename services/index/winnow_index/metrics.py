@@ -6,7 +6,6 @@ be a series for as long as Prometheus keeps it. What the others hold is summed u
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from winnow_index.collection import Collection
+from winnow_index.disk_room import bytes_in
 from winnow_index.optimizing import BuildOutcome, Optimizer
 from winnow_index.store import Store
 from winnow_rpc.faults import Fault
@@ -77,7 +77,7 @@ class IndexCollector(Collector):
             points.add_metric([label], sum(each.points for each in those))
             indexed.add_metric([label], sum(each.indexed_points for each in those))
             lag.add_metric([label], sum(each.lag_points for each in those))
-            size.add_metric([label], sum(_bytes_in(each.folder) for each in those))
+            size.add_metric([label], sum(bytes_in(each.folder) for each in those))
         usage = shutil.disk_usage(self._folder)
         room = GaugeMetricFamily("winnow_index_volume_bytes", "Size of the volume that holds the data.")
         room.add_metric([], usage.total)
@@ -141,15 +141,3 @@ def _one(collection: Collection, optimizer: Optimizer) -> Held:
         lag_points=unindexed if due else 0,
         folder=collection.directory.path,
     )
-
-
-def _bytes_in(folder: Path) -> int:
-    total = 0
-    for parent, _, files in os.walk(folder):
-        for name in files:
-            try:
-                # What is taken up, not the length: the engine's files have holes.
-                total += os.stat(os.path.join(parent, name)).st_blocks * 512
-            except OSError:
-                continue  # a build swapped it away
-    return total

@@ -25,6 +25,7 @@ import qdrant_edge as edge
 from winnow_index import durable_files
 from winnow_index.collection import Collection, Journal
 from winnow_index.definition import Definition
+from winnow_index.disk_room import bytes_in
 from winnow_index.engine import Guard
 from winnow_index.mirroring import Mirror
 from winnow_index.store import Store
@@ -188,6 +189,8 @@ class Optimizer:
         return optimized
 
     async def _copy(self, collection: Collection, target: Path) -> tuple[Journal, Definition]:
+        # Of what the graph itself needs the engine makes sure.
+        collection.room.require(await asyncio.to_thread(bytes_in, collection.generation))
         mirror = Mirror(collection.generation, target)
         for _ in range(_MOST_ROUNDS):
             if await asyncio.to_thread(mirror.update) < _SMALL_ROUND_BYTES:

@@ -27,10 +27,10 @@ SERVICE_NAMES = ("qdrant.Qdrant", "qdrant.Collections", "qdrant.Points", "qdrant
 def open_service(settings: IndexSettings) -> Service:
     """Opens the data directory and starts the optimizer. Needs a running loop. Raises the faults of `Store.open`."""
     limits = settings.limits()
-    store = Store.open(settings.data_dir, JsonCodec())
+    store = Store.open(settings.data_dir, JsonCodec(), reserve_bytes=settings.disk_reserve_bytes)
     optimizer = Optimizer(store, settings.optimizer_options())
     optimizer.start()
-    snapshots = Snapshots(store, settings.snapshots_folder())
+    snapshots = Snapshots(store, settings.snapshots_folder(), reserve_bytes=settings.disk_reserve_bytes)
     snapshots.sweep()
 
     def register(server: grpc.aio.Server) -> None:

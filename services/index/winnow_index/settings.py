@@ -20,6 +20,8 @@ class IndexSettings(ServingSettings):
     """Directory of all collections. One process holds it at a time."""
     snapshots_dir: Path | None = None
     """Folder of snapshots. Default: `snapshots` in the data directory, so on the same disk."""
+    disk_reserve_bytes: int = Field(default=128 * 1024 * 1024, ge=0)
+    """Bytes that are kept free on the volumes of data and snapshots: without them writes are refused. 0 keeps none."""
     indexing_threshold_kb: int = Field(default=10_000, ge=0)
     """KB of unindexed vectors past which a graph is built; 0 never builds one. A collection may say otherwise."""
     max_limit: int = Field(default=100_000, ge=1)

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from winnow_index import durable_files
 from winnow_index.collection import Collection
+from winnow_index.disk_room import DiskRoom, bytes_in
 from winnow_index.mirroring import Mirror
 from winnow_index.store import Store
 from winnow_rpc.faults import Fault, NotFound, Unavailable
@@ -57,8 +58,9 @@ class Snapshot:
 class Snapshots:
     """Takes, lists and deletes snapshots of a store, one at a time."""
 
-    def __init__(self, store: Store, folder: Path) -> None:
+    def __init__(self, store: Store, folder: Path, *, reserve_bytes: int = 0) -> None:
         self._store = store
+        self._room = DiskRoom(folder, reserve_bytes)
         self._folder = folder
         self._turn = asyncio.Lock()
 
@@ -132,6 +134,7 @@ class Snapshots:
             return  # deleted since the names were read
         target = fresh / "collections" / collection.directory.path.name
         try:
+            self._room.require(await asyncio.to_thread(bytes_in, collection.generation))
             await _copy(collection, target)
         except Fault as fault:
             if self._store.has(name):

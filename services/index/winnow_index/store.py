@@ -20,9 +20,18 @@ from winnow_index import durable_files
 from winnow_index.changes import Operation
 from winnow_index.collection import Collection
 from winnow_index.definition import Configuration, Definition, DefinitionCodec
+from winnow_index.disk_room import DiskRoom
 from winnow_index.engine import Guard
 from winnow_index.generations import CollectionDirectory
-from winnow_rpc.faults import AlreadyExists, DataLoss, FailedPrecondition, Fault, InvalidArgument, NotFound
+from winnow_rpc.faults import (
+    AlreadyExists,
+    DataLoss,
+    FailedPrecondition,
+    Fault,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+)
 from winnow_rpc.telemetry import get_logger
 
 log = get_logger("winnow.index.store")
@@ -38,9 +47,17 @@ class BrokenCollection:
     paths: Sequence[Path]
     """Where its files are: one directory, or all those that claim to be it."""
     cause: str
+    disk_full: bool = False
+    """There was no room on the disk, which is cause enough: nothing says that what is stored is damaged."""
 
-    def fault(self) -> DataLoss:
+    def fault(self) -> DataLoss | Unavailable:
         """What a caller is told."""
+        if self.disk_full:
+            return Unavailable(
+                f"Collection `{self.name}` could not be opened: the disk is full; make room and start the index again",
+                reason="DISK_FULL",
+                metadata={"collection": self.name},
+            )
         directories = ", ".join(path.name for path in self.paths)
         return DataLoss(
             f"Collection `{self.name}` cannot be opened: {self.cause}; its files in {directories} are left alone",
@@ -52,8 +69,9 @@ class BrokenCollection:
 class Store:
     """Made by `Store.open`."""
 
-    def __init__(self, path: Path, codec: DefinitionCodec, lock: int) -> None:
+    def __init__(self, path: Path, codec: DefinitionCodec, lock: int, room: DiskRoom) -> None:
         self._path = path
+        self._room = room
         self._codec = codec
         self._lock = lock
         self._collections: dict[str, Collection | BrokenCollection] = {}
@@ -63,14 +81,14 @@ class Store:
         """Called after each write to any collection."""
 
     @classmethod
-    def open(cls, path: Path, codec: DefinitionCodec) -> Store:
-        """Opens or makes a data directory.
+    def open(cls, path: Path, codec: DefinitionCodec, *, reserve_bytes: int = 0) -> Store:
+        """Opens or makes a data directory, on whose volume so many bytes are kept free.
 
         Raises FailedPrecondition if another process holds it or it cannot be written, DataLoss if its list of aliases
         cannot be read. A collection that cannot be opened is reported, answers DataLoss, and leaves the others alone.
         """
         lock = hold_directory(path)
-        store = cls(path, codec, lock)
+        store = cls(path, codec, lock, DiskRoom(path, reserve_bytes))
         try:
             store._read_aliases()
             store._open_collections()
@@ -104,7 +122,10 @@ class Store:
         return found
 
     async def create(self, name: str, configuration: Configuration) -> None:
-        """Makes a collection. Raises AlreadyExists if the name is taken by a collection or an alias."""
+        """Makes a collection.
+
+        Raises AlreadyExists if the name is taken by a collection or an alias, Unavailable where the disk has no room.
+        """
         async with self._changing:
             if name in self._collections:
                 raise AlreadyExists(
@@ -117,6 +138,7 @@ class Store:
                     f"Wrong input: Can't create collection with name {name}. Alias with the same name already exists",
                     reason="ALIAS_EXISTS",
                 )
+            self._room.require()
             definition = Definition(name=name, configuration=configuration, created_at=time.time())
             identity = uuid.uuid4().hex
             fresh, final = self._folder / f"{_NEW}{identity}", self._folder / identity
@@ -240,8 +262,9 @@ class Store:
     def _open_one(self, name: str, path: Path) -> Collection | BrokenCollection:
         opening = path / "OPENING"
         try:
-            if opening.exists():
-                # The last attempt to open it ended the process, or was interrupted: let another process try first.
+            if opening.exists() or self._room.lacks():
+                # The last attempt to open it ended the process, or was interrupted, or this one may for want of a block
+                # on the disk: let another process try first.
                 _probe(CollectionDirectory(path).current())
             opening.touch()
             collection = self._load(path)
@@ -251,7 +274,7 @@ class Store:
             with contextlib.suppress(OSError):
                 opening.unlink(missing_ok=True)
             log.error("collection broken", collection=name, directory=str(path), cause=cause)
-            return BrokenCollection(name, [path], "what is stored is not readable")
+            return BrokenCollection(name, [path], "what is stored is not readable", disk_full=self._room.lacks())
         return collection
 
     def _load(self, path: Path) -> Collection:
@@ -264,7 +287,12 @@ class Store:
         with Guard("open a collection"):
             shard = edge.EdgeShard.load(str(generation))
         collection = Collection(
-            directory=directory, definition=definition, codec=self._codec, shard=shard, generation=generation
+            directory=directory,
+            definition=definition,
+            codec=self._codec,
+            shard=shard,
+            generation=generation,
+            room=self._room,
         )
         collection.on_write = self._written
         self._repair_indexes(collection)
