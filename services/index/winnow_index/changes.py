@@ -18,6 +18,9 @@ from winnow_index.engine import PointId
 CHUNK = 256
 """Points in one operation of the engine, so that no single call holds the event loop for long."""
 _ID_CHUNK = 2048
+# As many points as the engine takes of an operation at once. Where one of them is not there, it does the rest of them and
+# leaves those that follow; and in a replay one may be gone: a flush that is cut short can have put a later deletion on disk.
+_STEP = 32
 _ALL = 2**31
 
 Target = edge.Filter | Sequence[PointId]
@@ -142,7 +145,7 @@ class ChangePoints:
 
     def operations(self, shard: edge.EdgeShard, missing: list[PointId]) -> Iterator[Operation]:
         """See `Change`."""
-        for ids in _chunks(resolve(shard, self.target, missing), _ID_CHUNK):
+        for ids in _chunks(resolve(shard, self.target, missing), _STEP):
             yield Operation(self.make(ids), self.size + 16 * len(ids))
 
 
@@ -156,8 +159,8 @@ class UpdateVectors:
 
     def operations(self, shard: edge.EdgeShard, missing: list[PointId]) -> Iterator[Operation]:
         """See `Change`."""
-        for start in range(0, len(self.points), CHUNK):
-            points = self.points[start : start + CHUNK]
+        for start in range(0, len(self.points), _STEP):
+            points = self.points[start : start + _STEP]
             ids = [cast(PointId, point.id) for point in points]
             there = set(resolve(shard, ids, missing))
             if self.condition is not None:
@@ -170,6 +173,6 @@ class UpdateVectors:
             if chosen:
                 yield Operation(
                     edge.UpdateOperation.update_vectors(chosen),
-                    sum(self.sizes[start : start + CHUNK]),
+                    sum(self.sizes[start : start + _STEP]),
                     written=len(chosen),
                 )
