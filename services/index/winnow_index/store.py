@@ -168,11 +168,12 @@ class Store:
     async def delete(self, name: str) -> bool:
         """Deletes a collection, its aliases with it; whether there was one. A broken one is deleted too.
 
+        An alias is no name to delete by, as in Qdrant: what it leads to may have changed a moment ago.
+
         Cancelled while the collection's writers are waited for, it has changed nothing. Where the disk fails, the name
         stays taken, and deleting it once more goes on with what is left.
         """
         async with self._changing:
-            name = self._aliases.get(name, name)
             found = self._collections.get(name)
             if found is None:
                 return False
