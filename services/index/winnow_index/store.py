@@ -206,6 +206,8 @@ class Store:
         async with self._changing:
             changed = change(dict(self._aliases))
             for alias, target in changed.items():
+                if self._aliases.get(alias) == target:
+                    continue  # it may lead to a collection that cannot be read, which is no fault of this change
                 if target not in self._collections:
                     raise _unknown(target)
                 if alias in self._collections:
