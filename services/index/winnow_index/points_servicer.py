@@ -280,6 +280,7 @@ class PointsServicer(points_grpc.PointsServicer):
             return _stored_vector(self._store.get(other) if other else collection, point_id, name, field)
 
         return Scope(
+            collection=collection.name,
             schema=definition.configuration.schema,
             indexes=definition.indexes,
             limits=self._limits,

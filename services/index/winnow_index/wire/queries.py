@@ -31,6 +31,7 @@ VectorLookup = Callable[[str, PointId, str, str], vectors.EngineVector]
 class Scope:
     """What a query is checked against and resolved with."""
 
+    collection: str
     schema: VectorSchema
     indexes: Mapping[str, PayloadIndex]
     limits: Limits
@@ -170,7 +171,7 @@ class QueryReader:
                 name = parent.lookup_from.vector_name
         stored = scope.lookup(collection, point_id, name, field)
         vectors.check_stored(stored, name=parent.using, schema=scope.schema, field=field)
-        return _Input(stored, frozenset() if collection else frozenset((point_id,)))
+        return _Input(stored, frozenset((point_id,)) if collection in ("", scope.collection) else frozenset())
 
     def _inputs(self, messages: Sequence[pb.VectorInput], parent: Any, field: str) -> list[_Input]:
         return [self._input(each, parent, f"{field}[{n}]") for n, each in enumerate(messages)]
