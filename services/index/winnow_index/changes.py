@@ -18,8 +18,9 @@ from winnow_index.engine import PointId
 CHUNK = 256
 """Points in one operation of the engine, so that no single call holds the event loop for long."""
 _ID_CHUNK = 2048
-# As many points as the engine takes of an operation at once. Where one of them is not there, it does the rest of them and
-# leaves those that follow; and in a replay one may be gone: a flush that is cut short can have put a later deletion on disk.
+# As many points as the engine takes of an operation at once. Where one of them is not there, it does the rest of them
+# and leaves those that follow; and in a replay one may be gone: a flush that is cut short can have put a later deletion
+# on disk.
 _STEP = 32
 _ALL = 2**31
 

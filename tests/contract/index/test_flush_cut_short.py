@@ -1,4 +1,4 @@
-"""The process ends while the engine is flushed: some files know of later writes than others, and the log makes it good."""
+"""The process ends while the engine is flushed, so some files are of later than others: the log makes it good."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CHANGES: dict[str, Change] = {
     "set_payload": _changed(lambda ids: edge.UpdateOperation.set_payload(ids, {"n": -1})),
     "overwrite_payload": _changed(lambda ids: edge.UpdateOperation.overwrite_payload(ids, {"n": -1})),
     "delete_payload": _changed(lambda ids: edge.UpdateOperation.delete_payload(ids, ["n"])),
-    "clear_payload": _changed(lambda ids: edge.UpdateOperation.clear_payload(ids)),
+    "clear_payload": _changed(edge.UpdateOperation.clear_payload),
     "delete_vectors": _changed(lambda ids: edge.UpdateOperation.delete_vectors(ids, ["a"])),
     "update_vectors": UpdateVectors(
         points=[edge.PointVectors(n, {"a": [9.0] * SIZE}) for n in range(POINTS)], sizes=[100] * POINTS
