@@ -26,13 +26,13 @@ class Group(Generic[HitT]):
 class Search(Protocol[HitT_co]):
     """Finds hits with their values, best first."""
 
-    def __call__(
+    async def __call__(
         self, *, limit: int, without: Sequence[GroupValue], only: GroupValue | None
     ) -> Sequence[tuple[HitT_co, Sequence[GroupValue]]]:
         """At most `limit` hits that have none of the values `without`, and the value `only` if it is given."""
 
 
-def collect(search: Search[HitT], *, limit: int, size: int, refine: bool) -> list[Group[HitT]]:
+async def collect(search: Search[HitT], *, limit: int, size: int, refine: bool) -> list[Group[HitT]]:
     """The best `limit` groups in the order of their best hit, each with its best `size` hits.
 
     With `refine`, searches go on, without the values found, until there are enough groups, and each that is not full is
@@ -41,7 +41,7 @@ def collect(search: Search[HitT], *, limit: int, size: int, refine: bool) -> lis
     groups: dict[GroupValue, Group[HitT]] = {}
     page = max(limit * size * 2, 64)
     for _ in range(_MOST_ROUNDS):
-        found = search(limit=page, without=list(groups), only=None)
+        found = await search(limit=page, without=list(groups), only=None)
         for hit, values in found:
             for value in dict.fromkeys(values):
                 groups.setdefault(value, Group(value)).hits.append(hit)
@@ -51,7 +51,7 @@ def collect(search: Search[HitT], *, limit: int, size: int, refine: bool) -> lis
     best = list(groups.values())[:limit]
     for group in best:
         if refine and len(group.hits) < size:
-            group.hits = [hit for hit, _ in search(limit=size, without=(), only=group.value)]
+            group.hits = [hit for hit, _ in await search(limit=size, without=(), only=group.value)]
         del group.hits[size:]
     return [group for group in best if group.hits]
 

@@ -243,14 +243,15 @@ class PointsServicer(points_grpc.PointsServicer):
         selector = with_payload(request, default=False)
         lookup = query_forms.lookup_of(request, self._store)
         search = self._group_search(collection, query_forms.ungrouped(request), key, size)
-        found = groups.collect(search, limit=limit, size=size, refine=not request.prefetch)
+        found = await groups.collect(search, limit=limit, size=size, refine=not request.prefetch)
         chosen = list(dict.fromkeys(cast(PointId, hit.id) for group in found for hit in group.hits))
         records = {record.id: record for record in _retrieve(collection, chosen, selector, wanted)}
         response = pb.QueryGroupsResponse()
         for group in found:
             message = response.result.groups.add()
             query_forms.fill_group_id(message.id, group.value)
-            answers.group_hits(message.hits, group.hits, records, wanted)
+            # One may have been deleted since it was found.
+            answers.group_hits(message.hits, [hit for hit in group.hits if hit.id in records], records, wanted)
             if lookup is not None:
                 lookup.fill(message.lookup, group.value)
         response.time = time.perf_counter() - began
@@ -302,9 +303,11 @@ class PointsServicer(points_grpc.PointsServicer):
         reader = QueryReader(self._scope(collection))
         request.with_payload.include.fields.append(key)
 
-        def search(
+        async def search(
             *, limit: int, without: Sequence[groups.GroupValue], only: groups.GroupValue | None
         ) -> list[tuple[edge.ScoredPoint, list[groups.GroupValue]]]:
+            # A search for each group: together they may take seconds.
+            await _breathe()
             extra = query_forms.group_filter(key, without=without, only=only)
             query = reader.read(request, limit=limit, extra=extra, prefetch_factor=size)
             with Guard("search for groups"):

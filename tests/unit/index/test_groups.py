@@ -19,7 +19,7 @@ class Searches:
         self.data = data
         self.asked: list[int] = []
 
-    def __call__(
+    async def __call__(
         self, *, limit: int, without: Sequence[GroupValue], only: GroupValue | None
     ) -> list[tuple[int, list[GroupValue]]]:
         self.asked.append(limit)
@@ -30,40 +30,40 @@ class Searches:
         ][:limit]
 
 
-def test_groups_come_in_the_order_of_their_best_hit() -> None:
-    groups = collect(Searches(), limit=3, size=2, refine=True)
+async def test_groups_come_in_the_order_of_their_best_hit() -> None:
+    groups = await collect(Searches(), limit=3, size=2, refine=True)
     assert [(group.value, group.hits) for group in groups] == [("rare", [0, 10]), (1, [1, 8]), (2, [2, 9])]
 
 
-def test_a_group_that_is_far_down_is_filled_by_a_search_of_its_own() -> None:
+async def test_a_group_that_is_far_down_is_filled_by_a_search_of_its_own() -> None:
     near: list[tuple[int, list[GroupValue]]] = [(n, ["near"]) for n in range(1, 900)]
     data: list[tuple[int, list[GroupValue]]] = [(0, ["far"]), *near, (900, ["far"])]
-    groups = collect(Searches(data), limit=2, size=2, refine=True)
+    groups = await collect(Searches(data), limit=2, size=2, refine=True)
     assert [(group.value, group.hits) for group in groups] == [("far", [0, 900]), ("near", [1, 2])]
 
 
-def test_groups_that_are_far_down_are_found_without_those_above() -> None:
+async def test_groups_that_are_far_down_are_found_without_those_above() -> None:
     near: list[tuple[int, list[GroupValue]]] = [(n, ["near"]) for n in range(5000)]
     data: list[tuple[int, list[GroupValue]]] = [*near, (5000, ["far"])]
     searches = Searches(data)
-    groups = collect(searches, limit=2, size=1, refine=True)
+    groups = await collect(searches, limit=2, size=1, refine=True)
     assert [group.value for group in groups] == ["near", "far"]
     assert max(searches.asked) < 1000, "it asked for nearly everything"
 
 
-def test_one_search_decides_where_candidates_depend_on_the_filter() -> None:
+async def test_one_search_decides_where_candidates_depend_on_the_filter() -> None:
     searches = Searches()
-    assert collect(searches, limit=9, size=3, refine=False)
+    assert await collect(searches, limit=9, size=3, refine=False)
     assert len(searches.asked) == 1
 
 
-def test_a_hit_with_several_values_is_in_several_groups_once() -> None:
-    groups = collect(Searches([(1, ["a", "b", "a"]), (2, ["b"])]), limit=5, size=5, refine=True)
+async def test_a_hit_with_several_values_is_in_several_groups_once() -> None:
+    groups = await collect(Searches([(1, ["a", "b", "a"]), (2, ["b"])]), limit=5, size=5, refine=True)
     assert [(group.value, group.hits) for group in groups] == [("a", [1]), ("b", [1, 2])]
 
 
-def test_nothing_found_is_no_group() -> None:
-    assert collect(Searches([]), limit=5, size=5, refine=True) == []
+async def test_nothing_found_is_no_group() -> None:
+    assert await collect(Searches([]), limit=5, size=5, refine=True) == []
 
 
 @pytest.mark.parametrize(
