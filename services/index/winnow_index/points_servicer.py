@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias, cast
 
 import qdrant_edge as edge
@@ -26,8 +26,20 @@ from winnow_rpc.faults import InvalidArgument, NotFound
 Context: TypeAlias = Any
 
 
+# Points that are read and written into an answer at once: some milliseconds of the event loop, as for a write.
+_SLICE = 256
+
+
 async def _breathe() -> None:
     await asyncio.sleep(0)
+
+
+async def _in_slices(points: Sequence[Any], write: Callable[[Sequence[Any]], None]) -> None:
+    """Writes points into an answer, with room for others in between."""
+    for start in range(0, len(points), _SLICE):
+        if start:
+            await _breathe()
+        write(points[start : start + _SLICE])
 
 
 @refuse_the_rest("Points")
@@ -124,7 +136,7 @@ class PointsServicer(points_grpc.PointsServicer):
             collection, ids.many_from_wire(request.ids, "ids"), with_payload(request, default=True), wanted
         )
         response = pb.GetResponse()
-        answers.retrieved(response.result, records, wanted)
+        await _in_slices(records, lambda some: answers.retrieved(response.result, some, wanted))
         response.time = time.perf_counter() - began
         return response
 
@@ -153,7 +165,7 @@ class PointsServicer(points_grpc.PointsServicer):
         with Guard("scroll"):
             records, following = collection.shard.scroll(scroll)
         response = pb.ScrollResponse()
-        answers.retrieved(response.result, records, wanted)
+        await _in_slices(records, lambda some: answers.retrieved(response.result, some, wanted))
         if following is not None and order is None:
             response.next_page_offset.CopyFrom(ids.to_wire(cast(PointId, following)))
         response.time = time.perf_counter() - began
@@ -195,7 +207,7 @@ class PointsServicer(points_grpc.PointsServicer):
         """The best points by a query of any kind."""
         began, collection = self._begin(request)
         response = pb.QueryResponse()
-        self._query(collection, request, response.result)
+        await self._query(collection, request, response.result)
         response.time = time.perf_counter() - began
         return response
 
@@ -207,7 +219,7 @@ class PointsServicer(points_grpc.PointsServicer):
         for n, query in enumerate(request.query_points):
             if n:
                 await _breathe()
-            self._query(collection, query, response.result.add().result)
+            await self._query(collection, query, response.result.add().result)
         response.time = time.perf_counter() - began
         return response
 
@@ -215,7 +227,7 @@ class PointsServicer(points_grpc.PointsServicer):
         """The older form of a query by vector."""
         began, collection = self._begin(request)
         response = pb.SearchResponse()
-        self._query(collection, query_forms.query_of(request), response.result)
+        await self._query(collection, query_forms.query_of(request), response.result)
         response.time = time.perf_counter() - began
         return response
 
@@ -227,7 +239,7 @@ class PointsServicer(points_grpc.PointsServicer):
         for n, search in enumerate(request.search_points):
             if n:
                 await _breathe()
-            self._query(collection, query_forms.query_of(search), response.result.add().result)
+            await self._query(collection, query_forms.query_of(search), response.result.add().result)
         response.time = time.perf_counter() - began
         return response
 
@@ -289,13 +301,13 @@ class PointsServicer(points_grpc.PointsServicer):
             exact_filters=definition.graph_lags,
         )
 
-    def _query(self, collection: Collection, request: pb.QueryPoints, target: Any) -> None:
+    async def _query(self, collection: Collection, request: pb.QueryPoints, target: Any) -> None:
         refusals.shard_keys(request)
         wanted = with_vectors(request, collection.definition.configuration.schema)
         query = QueryReader(self._scope(collection)).read(request)
         with Guard("search"):
             points = collection.shard.query(query)
-        answers.scored(target, points, wanted)
+        await _in_slices(points, lambda some: answers.scored(target, some, wanted))
 
     def _group_search(
         self, collection: Collection, request: pb.QueryPoints, key: str, size: int

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
 from qdrant_client import AsyncQdrantClient, models
 
+from winnow_index.wire import answers
 from winnow_index.wire.queries import QueryReader
 
 GROUPS = 40
@@ -58,3 +59,34 @@ async def test_others_are_served_between_the_searches_for_groups(
     ]
     assert happened.count("search") > GROUPS
     assert all(pair != ("search", "search") for pair in itertools.pairwise(happened))
+
+
+MANY = 3000
+_READS: dict[str, Callable[[AsyncQdrantClient], Awaitable[Any]]] = {
+    "scroll": lambda client: client.scroll("c", limit=MANY, with_vectors=True),
+    "get": lambda client: client.retrieve("c", list(range(MANY)), with_vectors=True),
+    "query": lambda client: client.query_points("c", query=[1.0, 1.0], limit=MANY, with_vectors=True),
+}
+
+
+@pytest.mark.parametrize("kind", _READS)
+async def test_others_are_served_while_a_long_answer_is_written(
+    client: AsyncQdrantClient, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    await client.create_collection("c", vectors_config=models.VectorParams(size=2, distance="Dot"))
+    points = [models.PointStruct(id=n, vector=[1.0, float(n)], payload={"n": n}) for n in range(MANY)]
+    await client.upsert("c", points, wait=True)
+    happened: list[str] = []
+    fill = answers._fill_point
+
+    def watched(*arguments: Any) -> None:
+        happened.append("point")
+        fill(*arguments)
+
+    monkeypatch.setattr(answers, "_fill_point", watched)
+    async with _others(happened):
+        answer = await _READS[kind](client)
+    found = answer.points if kind == "query" else answer[0] if kind == "scroll" else answer
+    assert {point.id: point.vector for point in found} == {n: [1.0, float(n)] for n in range(MANY)}
+    longest = max(len(list(run)) for what, run in itertools.groupby(happened) if what == "point")
+    assert longest < MANY / 2
