@@ -143,7 +143,12 @@ class Optimizer:
 
     async def _build(self, collection: Collection) -> None:
         pace, began = self._pace(collection), time.monotonic()
-        target = collection.directory.next_generation()
+        try:
+            target = collection.directory.next_generation()
+        except OSError as error:
+            pace.not_before = began + self._options.retry_seconds
+            log.warning("build not begun", collection=collection.name, cause=error.strerror)
+            return
         collection.building = True
         try:
             optimized = await self._build_at(collection, target)

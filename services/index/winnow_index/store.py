@@ -92,6 +92,9 @@ class Store:
         try:
             store._read_aliases()
             store._open_collections()
+        except OSError as error:
+            os.close(lock)
+            raise _not_usable(path / "collections", error) from error
         except BaseException:
             os.close(lock)
             raise
@@ -124,7 +127,8 @@ class Store:
     async def create(self, name: str, configuration: Configuration) -> None:
         """Makes a collection.
 
-        Raises AlreadyExists if the name is taken by a collection or an alias, Unavailable where the disk has no room.
+        Raises AlreadyExists if the name is taken by a collection or an alias, Unavailable where the disk has no room or
+        fails.
         """
         async with self._changing:
             if name in self._collections:
@@ -143,10 +147,11 @@ class Store:
             identity = uuid.uuid4().hex
             fresh, final = self._folder / f"{_NEW}{identity}", self._folder / identity
             try:
-                self._prepare(fresh, definition)
-                fresh.rename(final)
-                durable_files.sync_directory(self._folder)
-                self._collections[name] = self._load(final)
+                with _on_disk("create a collection"):
+                    self._prepare(fresh, definition)
+                    fresh.rename(final)
+                    durable_files.sync_directory(self._folder)
+                    self._collections[name] = self._load(final)
             except BaseException:
                 for path in (fresh, final):
                     shutil.rmtree(path, ignore_errors=True)
@@ -184,11 +189,12 @@ class Store:
             else:
                 paths = found.paths
             # Nothing is awaited from here until the name is free: a caller that goes away cannot leave half of it done.
-            remaining = {alias: target for alias, target in self._aliases.items() if target != name}
-            if remaining != self._aliases:
-                self._write_aliases(remaining)
-            gone = [self._set_aside(path) for path in paths if path.exists()]
-            durable_files.sync_directory(self._folder)
+            with _on_disk("delete a collection"):
+                remaining = {alias: target for alias, target in self._aliases.items() if target != name}
+                if remaining != self._aliases:
+                    self._write_aliases(remaining)
+                gone = [self._set_aside(path) for path in paths if path.exists()]
+                durable_files.sync_directory(self._folder)
             del self._collections[name]
             log.info("collection deleted", collection=name)
             for path in gone:
@@ -215,7 +221,8 @@ class Store:
                         f"Wrong input: Collection with name `{alias}` already exists; an alias needs a name of its own",
                         reason="COLLECTION_EXISTS",
                     )
-            self._write_aliases(changed)
+            with _on_disk("change aliases"):
+                self._write_aliases(changed)
 
     async def close(self) -> None:
         """Flushes and closes every collection, and lets go of the directory."""
@@ -331,9 +338,7 @@ def hold_directory(path: Path) -> int:
         path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path / "LOCK", os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise FailedPrecondition(
-            f"the data directory {path} cannot be written: {error.strerror}", reason="DATA_DIRECTORY_NOT_WRITABLE"
-        ) from error
+        raise _not_usable(path, error) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -342,6 +347,21 @@ def hold_directory(path: Path) -> int:
             f"the data directory {path} is in use by another process", reason="DATA_DIRECTORY_IN_USE"
         ) from error
     return descriptor
+
+
+def _not_usable(path: Path, error: OSError) -> FailedPrecondition:
+    return FailedPrecondition(
+        f"the data directory {path} cannot be written: {error.strerror}", reason="DATA_DIRECTORY_NOT_WRITABLE"
+    )
+
+
+@contextlib.contextmanager
+def _on_disk(action: str) -> Iterator[None]:
+    """Around what is done with files: what the disk refuses is Unavailable."""
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(f"cannot {action}: the disk failed: {error.strerror}", reason="DISK_FAILED") from error
 
 
 def _probe(generation: Path) -> None:

@@ -19,7 +19,7 @@ from winnow_index.schema import Limits
 from winnow_index.store import Store
 from winnow_index.wire import configs
 from winnow_index.wire.definitions import JsonCodec, WireConfiguration
-from winnow_rpc.faults import AlreadyExists, DataLoss, NotFound
+from winnow_rpc.faults import AlreadyExists, DataLoss, NotFound, Unavailable
 
 SIZE = 4
 
@@ -81,7 +81,7 @@ async def test_a_deletion_goes_on_where_a_failing_disk_ended_it(
 
             with monkeypatch.context() as disk:
                 disk.setattr(durable_files, step, fail)
-                with pytest.raises(OSError, match="Input/output"):
+                with pytest.raises(Unavailable, match="Input/output"):
                     await store.delete("c")
             with pytest.raises(AlreadyExists):
                 await store.create("c", _configuration())
