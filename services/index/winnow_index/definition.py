@@ -18,6 +18,10 @@ class PayloadIndex(Protocol):
         """What the engine takes to create it."""
 
     @property
+    def engine_type(self) -> edge.PayloadSchemaType:
+        """Its type as the engine tells it."""
+
+    @property
     def can_order(self) -> bool:
         """Whether points can be ordered by it."""
 

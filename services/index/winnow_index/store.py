@@ -321,10 +321,10 @@ class Store:
 
     @staticmethod
     def _repair_indexes(collection: Collection) -> None:
-        """Creates indexes that the definition has and the shard has not: a crash may have come between the two."""
+        """Creates indexes that the definition has and the shard has not so: a crash may have come between the two."""
         present = collection.info().payload_schema
         for field, index in collection.definition.indexes.items():
-            if field not in present:
+            if field not in present or present[field].data_type != index.engine_type:
                 schema = index.engine_schema()
                 collection.apply(Operation(edge.UpdateOperation.create_field_index(field, schema), 0))
 

@@ -1,4 +1,4 @@
-"""What the system refuses, a disk or a file, is told as that; it ends no work of others and is no mistake of the index."""
+"""What the system refuses, a disk or a file, is told as that, ends no work of others and is no mistake of ours."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ async def test_a_folder_of_collections_that_cannot_be_read_is_named_at_the_start
 
     with monkeypatch.context() as system:
         system.setattr(Path, "iterdir", refuse)
-        with pytest.raises(FailedPrecondition, match="collections.*Permission denied") as caught:
+        with pytest.raises(FailedPrecondition, match=r"collections.*Permission denied") as caught:
             Store.open(tmp_path, JsonCodec())
     assert caught.value.reason == "DATA_DIRECTORY_NOT_WRITABLE"
     await (await _store(tmp_path)).close()

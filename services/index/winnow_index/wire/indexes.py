@@ -63,6 +63,11 @@ class IndexRequest:
         message = getattr(self.params, f"{self.kind}_index_params")
         return _PARAMS[self.kind](**_arguments(message))
 
+    @property
+    def engine_type(self) -> edge.PayloadSchemaType:
+        """Its type as the engine tells it."""
+        return _TYPES[self.kind]
+
     def document(self) -> dict[str, Any]:
         """A JSON form that `from_document` reads."""
         params = json_format.MessageToDict(self.params, preserving_proto_field_name=True) if self.params else None
