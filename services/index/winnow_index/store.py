@@ -11,12 +11,12 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import qdrant_edge as edge
 
 from winnow_index import durable_files
+from winnow_index.broken_collection import BrokenCollection
 from winnow_index.changes import Operation
 from winnow_index.collection import Collection
 from winnow_index.definition import Configuration, Definition, DefinitionCodec
@@ -37,33 +37,6 @@ from winnow_rpc.telemetry import get_logger
 log = get_logger("winnow.index.store")
 
 _NEW, _GONE = ".new-", ".gone-"
-
-
-@dataclass(frozen=True)
-class BrokenCollection:
-    """A collection that could not be opened. It is left on disk as it is."""
-
-    name: str
-    paths: Sequence[Path]
-    """Where its files are: one directory, or all those that claim to be it."""
-    cause: str
-    disk_full: bool = False
-    """There was no room on the disk, which is cause enough: nothing says that what is stored is damaged."""
-
-    def fault(self) -> DataLoss | Unavailable:
-        """What a caller is told."""
-        if self.disk_full:
-            return Unavailable(
-                f"Collection `{self.name}` could not be opened: the disk is full; make room and start the index again",
-                reason="DISK_FULL",
-                metadata={"collection": self.name},
-            )
-        directories = ", ".join(path.name for path in self.paths)
-        return DataLoss(
-            f"Collection `{self.name}` cannot be opened: {self.cause}; its files in {directories} are left alone",
-            reason="COLLECTION_CORRUPT",
-            metadata={"collection": self.name, "directory": directories},
-        )
 
 
 class Store:

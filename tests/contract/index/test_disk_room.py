@@ -19,7 +19,7 @@ from winnow_index.snapshots import Snapshots
 from winnow_index.store import Store
 from winnow_index.wire import configs
 from winnow_index.wire.definitions import JsonCodec, WireConfiguration
-from winnow_rpc.faults import Unavailable
+from winnow_rpc.faults import FailedPrecondition, Unavailable
 
 SIZE = 4
 MORE_THAN_ANY_DISK = 1 << 60
@@ -138,7 +138,7 @@ async def test_a_collection_that_a_full_disk_kept_from_opening_is_not_called_dam
     with monkeypatch.context() as disk:
         disk.setattr(Path, "touch", no_block_left)
         store = await _store(tmp_path, reserve_bytes=MORE_THAN_ANY_DISK)
-    with pytest.raises(Unavailable, match="the disk is full") as caught:
+    with pytest.raises(FailedPrecondition, match="the disk is full") as caught:
         store.get("c")
     assert caught.value.reason == "DISK_FULL"
     await store.close()
