@@ -20,6 +20,11 @@ def _order(collection: Collection) -> list[object]:
     return [record.id for record in collection.shard.scroll(request)[0]]
 
 
+def _redefine(data: Path) -> None:
+    [path] = data.glob("collections/*/config.json")
+    path.write_text(path.read_text().replace('"keyword"', '"integer"'))
+
+
 async def test_an_index_whose_type_was_being_changed_has_the_new_one_after_a_restart(tmp_path: Path) -> None:
     store = Store.open(tmp_path, JsonCodec())
     vectors = pb.VectorsConfig(params=pb.VectorParams(size=2, distance=pb.Distance.Dot))
@@ -33,8 +38,7 @@ async def test_an_index_whose_type_was_being_changed_has_the_new_one_after_a_res
     await collection.create_index("n", indexes.IndexRequest("keyword", None), wait=True)
     await store.close()
     # The definition is written first; here the process ended before the engine made the index.
-    [path] = tmp_path.glob("collections/*/config.json")
-    path.write_text(path.read_text().replace('"keyword"', '"integer"'))
+    _redefine(tmp_path)
     store = Store.open(tmp_path, JsonCodec())
     assert store.get("c").info().payload_schema["n"].data_type == edge.PayloadSchemaType.Integer
     assert _order(store.get("c")) == [2, 1, 0]
