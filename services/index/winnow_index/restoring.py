@@ -26,7 +26,9 @@ def restore(snapshot: Path, data: Path) -> int:
     held = hold_directory(data)
     arriving = data / _ARRIVING
     try:
-        if any((data / "collections").glob("*")) or (data / "aliases.json").exists():
+        # The collections come last. Aliases without them, beside what has arrived, are of a restore that was cut short.
+        begun = arriving.exists()
+        if any((data / "collections").glob("*")) or ((data / "aliases.json").exists() and not begun):
             raise FailedPrecondition(
                 f"{data} holds collections already: restore into an empty directory", reason="DATA_DIRECTORY_NOT_EMPTY"
             )
