@@ -6,7 +6,7 @@ import resource
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -14,6 +14,8 @@ import grpc
 import pytest
 
 from tests.system.running import Up
+from winnow.embedder.v1.embedder_pb2 import INPUT_TYPE_PASSAGE, EmbedOptions, StreamEmbedTextsRequest
+from winnow.search.v1.documents_pb2 import IngestDocumentsRequest, IngestHeader
 from winnow_client import Client, Document
 
 GREETING = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
@@ -22,6 +24,8 @@ HEADERS = b"\x00\x00\x01\x01\x00\x00\x00\x00\x01\x82"
 """The beginning of a call's headers, whose rest never comes."""
 IDLE = 10_000
 SEARCH = "/winnow.search.v1.SearchService/Search"
+INGEST = "/winnow.search.v1.SearchService/IngestDocuments"
+EMBED = "/winnow.embedder.v1.EmbedderService/StreamEmbedTexts"
 
 
 @pytest.fixture(scope="module")
@@ -80,12 +84,40 @@ def ending(address: str, request: bytes) -> grpc.StatusCode:
         return caught.value.code()
 
 
+def stream_ending(address: str, method: str, requests: Iterable[bytes]) -> grpc.StatusCode:
+    """How a stream of these messages ends."""
+    options = [("grpc.max_send_message_length", -1), ("grpc.enable_http_proxy", 0)]
+    with grpc.insecure_channel(address, options=options) as channel:
+        with pytest.raises(grpc.RpcError) as caught:
+            list(channel.stream_stream(method)(iter(requests), timeout=60))
+        return caught.value.code()
+
+
 def test_a_message_of_100_mb_is_refused_and_logged_once(up: Up, collection: str) -> None:
     before = up.position()
     with searching(up.addresses["gateway"], collection):
         assert ending(up.addresses["gateway"], bytes(100_000_000)) is grpc.StatusCode.RESOURCE_EXHAUSTED
-    up.wait_for("call", after=before, seconds=20, reason="NO_REQUEST")
-    assert len([e for e in up.events("call", after=before) if e.get("reason") == "NO_REQUEST"]) == 1
+    up.wait_for("call", after=before, seconds=20, reason="MESSAGE_REFUSED")
+    assert len([e for e in up.events("call", after=before) if e.get("reason") == "MESSAGE_REFUSED"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("service", "method", "first"),
+    [
+        ("gateway", INGEST, IngestDocumentsRequest(header=IngestHeader(collection="disturbed"))),
+        ("embedder", EMBED, StreamEmbedTextsRequest(options=EmbedOptions(input_type=INPUT_TYPE_PASSAGE))),
+    ],
+)
+def test_a_message_of_100_mb_in_a_stream_is_refused_and_logged_once(
+    up: Up, collection: str, service: str, method: str, first: IngestDocumentsRequest | StreamEmbedTextsRequest
+) -> None:
+    before = up.position()
+    sent = (first.SerializeToString(), bytes(100_000_000))
+    with searching(up.addresses["gateway"], collection):
+        assert stream_ending(up.addresses[service], method, sent) is grpc.StatusCode.RESOURCE_EXHAUSTED
+    event = up.wait_for("call", after=before, seconds=20, reason="MESSAGE_REFUSED")
+    assert (event["service"], event["method"]) == (service, method)
+    assert len([e for e in up.events("call", after=before) if e.get("reason") == "MESSAGE_REFUSED"]) == 1
 
 
 def test_a_malformed_message_is_invalid_and_logged_once(up: Up, collection: str) -> None:

@@ -13,8 +13,9 @@ import grpc
 from google.rpc import status_pb2
 from grpc_status import rpc_status
 
-from winnow_rpc import faults, status, telemetry, tracing
+from winnow_rpc import faults, refused_messages, status, telemetry, tracing
 from winnow_rpc.deferring import soon
+from winnow_rpc.refused_messages import Reading
 from winnow_rpc.wrapping import Context, Handler, HandlerInterceptor, around
 
 log = telemetry.get_logger("winnow.rpc")
@@ -51,6 +52,7 @@ class FaultInterceptor(HandlerInterceptor):
 
     def __init__(self, counter: CallCounter | None = None) -> None:
         self._counter = counter
+        refused_messages.listen()
 
     def wrap(self, handler: Handler, details: grpc.HandlerCallDetails) -> Handler:
         """Watches the call."""
@@ -59,8 +61,9 @@ class FaultInterceptor(HandlerInterceptor):
         called = _Called(details.method.removeprefix("/"), metadata, self._counter)
         # gRPC serves each call in a task of its own, and takes up a call of one message only once that is there.
         if not handler.request_streaming and (task := asyncio.current_task()):
+            refused_messages.watch(called.reading)
             task.add_done_callback(called.over)
-        return around(handler, called.watched)
+        return around(handler, called.watched, called.messages)
 
 
 @dataclass(slots=True)
@@ -72,34 +75,48 @@ class _Called:
     metadata: Mapping[str, str]
     counter: CallCounter | None
     taken_up: bool = False
+    reading: Reading = field(default_factory=Reading)
+    peer: str = ""
+    """Who sends a stream, as gRPC writes it."""
     arrived: float = field(default_factory=time.perf_counter)
 
     def over(self, _task: asyncio.Task[Any]) -> None:
-        """Logs and counts a call that never was taken up: nothing else says of it that it was there.
-
-        gRPC ends a call whose message is too large with RESOURCE_EXHAUSTED before Python sees any of it, and does not
-        say that it was that.
-        """
+        """Logs and counts a call that never was taken up: nothing else says of it that it was there."""
         if self.taken_up:
             return
         telemetry.enter_request(self.metadata.get(telemetry.REQUEST_ID_KEY))
+        fault: faults.Fault = (
+            refused_messages.fault()
+            if self.reading.refused
+            else faults.Cancelled(
+                "the caller gave up or broke the protocol before the request was here", reason="NO_REQUEST"
+            )
+        )
         elapsed = time.perf_counter() - self.arrived
-        code = grpc.StatusCode.CANCELLED.name
+        code = status.code_of(fault).name
         log.info(
             "call",
             method=f"/{self.method}",
             code=code,
             millis=round(elapsed * 1000, 2),
-            reason="NO_REQUEST",
-            message="the request is larger than max_message_bytes, or the caller gave up before it was here",
+            reason=fault.reason,
+            message=fault.message,
         )
         if self.counter:
             self.counter.ended(self.method, code, elapsed)
+            self.counter.refused(fault)
+
+    def messages(self, incoming: AsyncIterator[Any], context: Context) -> AsyncIterator[Any]:
+        """The requests, if they are a stream."""
+        # Once the call is over, gRPC does not know it any more.
+        self.peer = context.peer()
+        return refused_messages.Watched(incoming, self.reading)
 
     @contextlib.asynccontextmanager
     async def watched(self, context: Context) -> AsyncIterator[None]:
         """Surrounds the call from when it is taken up."""
         self.taken_up = True
+        refused_messages.watch(None)
         with tracing.serving_span(self.method, self.metadata) as span:
             watch = _Watch(self, span, context)
             try:
@@ -130,24 +147,37 @@ class _Watch:
         context.set_trailing_metadata(((telemetry.REQUEST_ID_KEY, self._id),))
 
     def succeeded(self) -> None:
-        log.debug("call", **self._ended(grpc.StatusCode.OK))
+        if self._called.reading.refused:
+            self._message_refused()
+        else:
+            log.debug("call", **self._ended(grpc.StatusCode.OK))
 
     async def failed(self, error: BaseException) -> None:
         """Logs the failure; ends the call with its status unless gRPC is ending it already."""
-        if isinstance(error, asyncio.CancelledError | GeneratorExit):
+        fault = error if isinstance(error, faults.Fault) else None
+        expected = fault or isinstance(error, asyncio.CancelledError | GeneratorExit | grpc.aio.AbortError)
+        if expected and self._called.reading.refused:
+            # All else, as that the first message was missing, came of that.
+            self._message_refused()
+        elif isinstance(error, asyncio.CancelledError | GeneratorExit):
             log.debug("call", **self._ended(grpc.StatusCode.CANCELLED))
-            return
-        if isinstance(error, grpc.aio.AbortError):
+        elif isinstance(error, grpc.aio.AbortError):
             self._ended(_code_of(self._context))
-            return
-        if isinstance(error, faults.Fault):
-            fault = error
-            facts = self._ended(status.code_of(fault), fault)
-            log.info("call", **facts, reason=fault.reason, message=status.status_of(fault).message)
+        elif fault:
+            self._log_fault(fault)
         else:
             log.error("call", **self._ended(grpc.StatusCode.INTERNAL), exc_info=error)
             fault = faults.Internal(f"internal error; the log holds it under request id {self._id}")
-        await abort(self._context, status.status_of(fault), request_id=self._id)
+        if fault:
+            await abort(self._context, status.status_of(fault), request_id=self._id)
+
+    def _message_refused(self) -> None:
+        # The caller has his status of gRPC, but not the request's id.
+        self._log_fault(refused_messages.fault(), peer=self._called.peer)
+
+    def _log_fault(self, fault: faults.Fault, **more: str) -> None:
+        facts = self._ended(status.code_of(fault), fault) | more
+        log.info("call", **facts, reason=fault.reason, message=status.status_of(fault).message)
 
     def _ended(self, code: grpc.StatusCode, fault: faults.Fault | None = None) -> dict[str, Any]:
         """Counts the call, tells its span, and gives the facts for the log."""

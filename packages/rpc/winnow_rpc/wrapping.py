@@ -36,13 +36,18 @@ class HandlerInterceptor(grpc.aio.ServerInterceptor, ABC):
         return self.wrap(handler, handler_call_details)
 
 
-def around(handler: Handler, surroundings: Callable[[Context], AbstractAsyncContextManager[None]]) -> Handler:
-    """The handler, each call of which is made within a context manager that is made for it."""
+def around(
+    handler: Handler,
+    surroundings: Callable[[Context], AbstractAsyncContextManager[None]],
+    many: Callable[[AsyncIterator[Any], Context], AsyncIterator[Any]],
+) -> Handler:
+    """The handler, each call of which is made within a context manager that is made for it; its requests, if they are a
+    stream, are read through `many`."""
 
-    def unchanged(requests: Any, _context: Context) -> Any:
-        return requests
+    def one(request: Any, _context: Context) -> Any:
+        return request
 
-    return _made(handler, surroundings, unchanged, handler.request_deserializer)
+    return _made(handler, surroundings, many if handler.request_streaming else one, handler.request_deserializer)
 
 
 def reading(

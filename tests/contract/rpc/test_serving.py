@@ -12,7 +12,6 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
-from structlog.testing import capture_logs
 
 from tests.contract.rpc.example import NAME, Behaviour, Example, call, echo, running
 from winnow_rpc import telemetry
@@ -170,20 +169,6 @@ async def test_stopping_lets_calls_in_progress_end_and_then_closes() -> None:
     assert await pending == b"answered"
     assert example.closed
     await channel.close()
-
-
-@pytest.mark.parametrize("method", ["Unary", "Stream"])
-async def test_a_message_over_the_limit_is_refused_and_logged_once(method: str) -> None:
-    with capture_logs() as written:
-        async with running(Example(echo), max_message_bytes=64 * 1024) as (_, channel):
-            call_ = channel.unary_unary if method == "Unary" else channel.unary_stream
-            with pytest.raises(grpc.aio.AioRpcError) as caught:
-                pending: Any = call_(f"/{NAME}/{method}")(b"x" * 100_000, timeout=5, metadata=(("x-request-id", "a"),))
-                _ = [each async for each in pending] if method == "Stream" else await pending
-            assert await call(channel, b"small") == b"small"
-    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
-    [line] = [line for line in written if line["event"] == "call" and line["log_level"] != "debug"]
-    assert (line["method"], line["reason"]) == (f"/{NAME}/{method}", "NO_REQUEST")
 
 
 @pytest.mark.parametrize(("idempotent", "attempts"), [(["Unary"], 3), ([], 1)])

@@ -96,7 +96,7 @@ def test_what_no_client_should_send_is_refused_and_disturbs_nobody(
     state = inspected(gateway)["State"]
     assert (state["StartedAt"], state["Running"], state["OOMKilled"]) == (began, True, False)
     reasons = [event["reason"] for event in events(gateway, "call") if event["level"] == "info" and "reason" in event]
-    assert [reasons.count(reason) for reason in ("NO_REQUEST", "MALFORMED")] == [1, 1]
+    assert [reasons.count(reason) for reason in ("MESSAGE_REFUSED", "MALFORMED")] == [1, 1]
 
 
 def test_a_frozen_reranker_costs_a_search_no_more_than_its_budget(
