@@ -1,4 +1,4 @@
-"""What the clients of both model services make of a failed call."""
+"""What the clients of the services behind the gateway make of a failed call."""
 
 from __future__ import annotations
 

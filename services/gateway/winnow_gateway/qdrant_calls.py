@@ -11,6 +11,7 @@ import grpc
 from qdrant_client import context_headers
 from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 
+from winnow_gateway.backend_faults import named
 from winnow_gateway.placements import split_stored
 from winnow_gateway.ports import IndexRefused
 from winnow_rpc import telemetry
@@ -23,7 +24,9 @@ from winnow_rpc.faults import (
     Internal,
     InvalidArgument,
     NotFound,
+    PermissionDenied,
     ResourceExhausted,
+    Unauthenticated,
     Unavailable,
     Unimplemented,
 )
@@ -95,6 +98,8 @@ def _index_fault(error: grpc.aio.AioRpcError, collection: str) -> Fault:
                 metadata={"cause": fault.message},
                 retry_after=1.0,
             )
+        case PermissionDenied() | Unauthenticated():
+            return named(fault, "index")
         case DeadlineExceeded() | Unimplemented():
             return fault
         case InvalidArgument() | FailedPrecondition() | DataLoss():

@@ -1,6 +1,8 @@
 """The gateway's own calls over mutual TLS, to a model service and to the index; keys and certificates change."""
 
 import asyncio
+import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import Any
 
 import grpc
 import pytest
+import yaml
 from pydantic import ValidationError
 from qdrant_client.grpc import collections_pb2, collections_service_pb2_grpc
 
@@ -23,6 +26,8 @@ from winnow_rpc.serving import RunningServer, Service
 from winnow_rpc.settings import ServingSettings, read_settings
 from winnow_rpc.tls import ClientTls
 
+ROOT = Path(__file__).parents[3]
+
 
 class Collections(collections_service_pb2_grpc.CollectionsServicer):
     """Answers the list of collections, and notes the keys that it was shown."""
@@ -35,6 +40,22 @@ class Collections(collections_service_pb2_grpc.CollectionsServicer):
     ) -> collections_pb2.ListCollectionsResponse:
         self.keys.append(dict(context.invocation_metadata()).get("api-key"))
         return collections_pb2.ListCollectionsResponse()
+
+
+class Keyed(Collections):
+    """Refuses whoever does not show the key, in a Qdrant server's way."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__()
+        self.key = key
+
+    async def List(
+        self, request: collections_pb2.ListCollectionsRequest, context: Any
+    ) -> collections_pb2.ListCollectionsResponse:
+        answer = await super().List(request, context)
+        if self.keys[-1] != self.key:
+            await context.abort(grpc.StatusCode.PERMISSION_DENIED, "Invalid API key or JWT")
+        return answer
 
 
 class Embedder(embedder_pb2_grpc.EmbedderServiceServicer):
@@ -108,6 +129,61 @@ async def test_the_index_is_reached_over_mutual_tls_with_its_key(tmp_path: Path)
                 await stranger.collection_names()
             await stranger.close()
     assert seen.keys == ["sesame"]
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    """What deploy/make-secrets makes."""
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl")
+    folder = tmp_path / "secrets"
+    subprocess.run([ROOT / "deploy" / "make-secrets", folder], capture_output=True, timeout=120, check=True)
+    return folder
+
+
+async def test_a_qdrant_server_is_reached_with_what_make_secrets_makes_and_by_nobody_without_it(
+    tmp_path: Path, made: Path
+) -> None:
+    gateway, qdrant = made / "gateway", made / "qdrant"
+    server = Keyed(yaml.safe_load((qdrant / "local.yaml").read_text())["service"]["api_key"])
+    # It asks for no certificate, as Qdrant does not over gRPC.
+    pair = {"tls_certificate": qdrant / "tls.crt", "tls_key": qdrant / "tls.key"}
+    stranger = Authority(tmp_path / "stranger")
+    (tmp_path / "wrong").write_text("sesame\n")
+
+    def access(**other: Any) -> IndexAccess:
+        composed = {
+            "index_tls_ca": gateway / "ca.crt",
+            "index_api_key_file": gateway / "qdrant-api-key",
+            # Here it is reached by a number, in the composition by its name.
+            "index_tls_server_name": "qdrant",
+        }
+        return index_access(GatewaySettings.model_validate(composed | other))
+
+    async def asked(access: IndexAccess) -> list[str]:
+        index = QdrantIndex(
+            host=place[0], port=place[1], timeout_seconds=20, max_message_bytes=1024 * 1024, access=access
+        )
+        try:
+            return list(await index.collection_names())
+        finally:
+            await index.close()
+
+    async with serving(server, **pair) as place:
+        assert await asked(access()) == []
+        for refused in (access(index_api_key_file=tmp_path / "wrong"), access(index_api_key_file=None)):
+            with pytest.raises(Unavailable) as caught:
+                await asked(refused)
+            assert caught.value.reason == "INDEX_REFUSES_GATEWAY"
+            assert not {server.key, "sesame"} & {*str(caught.value).split(), *caught.value.metadata.values()}
+        shown = len(server.keys)
+        for unreached in (access(index_tls_ca=stranger.file), access(index_tls_server_name="reranker")):
+            with pytest.raises(Unavailable) as caught:
+                await asked(unreached)
+            assert caught.value.reason == "INDEX_UNAVAILABLE"
+        # Whoever cannot prove to be the server is shown no key.
+        assert len(server.keys) == shown
+    assert server.keys == [server.key, "sesame", None]
 
 
 async def test_a_new_key_and_a_new_certificate_are_used_without_a_restart(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[3]
 EMBEDDED = ("docker-compose.yml", "deploy/compose.embedded.yml")
+SECURE = ("docker-compose.yml", "deploy/compose.secure.yml")
 SECURE_EMBEDDED = (*EMBEDDED, "deploy/compose.secure.yml", "deploy/compose.secure.embedded.yml")
 SERVICES = ("gateway", "index", "reranker", "embedder")
 

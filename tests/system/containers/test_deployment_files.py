@@ -20,7 +20,7 @@ import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import HealthServicer
 
-from tests.system.containers.engine import EMBEDDED, ROOT, SECURE_EMBEDDED, merged, why_no_compose
+from tests.system.containers.engine import EMBEDDED, ROOT, SECURE, SECURE_EMBEDDED, merged, why_no_compose
 
 needs_compose = pytest.mark.skipif(why_no_compose() != "", reason=why_no_compose())
 
@@ -56,7 +56,6 @@ GPU = ("docker-compose.yml", "deploy/compose.gpu.yml")
 CLUSTER = ("docker-compose.yml", "deploy/compose.cluster.yml")
 OBSERVABILITY = ("docker-compose.yml", "deploy/compose.observability.yml")
 MODEL_UPGRADE = ("docker-compose.yml", "deploy/compose.model-upgrade.yml")
-SECURE = ("docker-compose.yml", "deploy/compose.secure.yml")
 NODES = ("qdrant", "qdrant-2", "qdrant-3")
 
 

@@ -45,10 +45,10 @@ METRICS = {"winnow_queue_tokens"}
 """What an autoscaler may count."""
 
 SECURED = {
-    "cpu": ("components/tls", "components/api-keys"),
+    "cpu": ("components/tls", "components/tls-qdrant", "components/api-keys"),
     "embedded": ("components/tls", "components/tls-index", "components/api-keys"),
 }
-"""Overlay → the components that leave nothing of Winnow's own open."""
+"""Overlay → the components that leave nothing open."""
 
 # Metrics and TLS come with changes of their own.
 needs_metrics = pytest.mark.skipif(importlib.util.find_spec("winnow_rpc.metrics") is None, reason="no metrics here yet")
@@ -291,6 +291,29 @@ def test_qdrants_chart_is_given_the_version_and_the_name_that_the_rest_counts_on
     assert values["config"]["storage"]["collection"]["replication_factor"] <= values["replicaCount"]
 
 
+def test_qdrants_chart_is_given_tls_and_a_key_where_the_gateway_expects_them() -> None:
+    values: dict[str, Any] = yaml.safe_load((KUBERNETES / "qdrant/values.tls.yaml").read_text())
+    assert values["config"]["service"] == {"enable_tls": True}
+    assert values["config"]["cluster"]["p2p"] == {"enable_tls": True}
+    [volume], [mount] = values["additionalVolumes"], values["additionalVolumeMounts"]
+    assert (volume["name"], mount["readOnly"]) == (mount["name"], True)
+    files = {name: f"{mount['mountPath']}/{file}" for name, file in
+             {"cert": "tls.crt", "key": "tls.key", "ca_cert": "ca.crt"}.items()}  # fmt: skip
+    assert values["config"]["tls"] == files
+    # The chart calls its Secret by the release, which is qdrant.
+    assert values["apiKey"] is True
+    text = (KUBERNETES / "components/tls-qdrant/gateway.yaml").read_text()
+    [secret] = [each["value"]["secret"] for each in yaml.safe_load(text) if "secret" in each["value"]]
+    assert (secret["secretName"], [item["key"] for item in secret["items"]]) == ("qdrant-apikey", ["api-key"])
+    # The same chart, and these values after the others.
+    commands = [
+        re.sub(r"[\s#\\]+", " ", (KUBERNETES / "qdrant" / name).read_text().partition("helm upgrade")[2]).split()
+        for name in ("values.yaml", "values.tls.yaml")
+    ]
+    end = commands[0].index("--values") + 2
+    assert commands[1][: end + 2] == [*commands[0][:end], "--values", "deploy/kubernetes/qdrant/values.tls.yaml"]
+
+
 @pytest.fixture(params=SECURED)
 def secured(request: pytest.FixtureRequest, tmp_path: Path) -> list[Manifest]:
     """An overlay with all components that are for it, as a person would put them together."""
@@ -323,8 +346,8 @@ def test_a_secured_service_finds_every_file_that_its_settings_name(secured: list
             assert mount["readOnly"]
             assert "subPath" not in mount, "a file that is mounted alone never changes"
             secret = volumes[mount["name"]]["secret"]
-            assert secret["secretName"] in (f"{service}-tls", "gateway-api-keys")
-            assert name in (keys if secret["secretName"].endswith("-tls") else {"keys.json"})
+            holds = {f"{service}-tls": keys, "gateway-api-keys": {"keys.json"}, "qdrant-apikey": {"api-key"}}
+            assert name in holds[secret["secretName"]]
 
 
 def test_a_secured_service_is_not_asked_in_plain_text(secured: list[Manifest]) -> None:
@@ -346,7 +369,11 @@ def test_a_secured_service_takes_its_settings(secured: list[Manifest], monkeypat
         assert (settings.tls_client_ca is None) == (service == "gateway")
         if service == "gateway":
             assert settings.backend_client_tls is not None
-            assert (settings.index_client_tls is not None) == ("index" in workloads(secured))
+            # The index is shown a certificate, Qdrant a key.
+            embedded = "index" in workloads(secured)
+            assert settings.index_client_tls is not None
+            assert (settings.index_client_tls.certificate is not None) == embedded
+            assert (settings.index_api_key_file is None) == embedded
         else:
             # A backup shows the index's own certificate.
             assert set(settings.tls_client_names) == {"gateway", *({"index"} if service == "index" else ())}
