@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from prometheus_client.core import GaugeMetricFamily
@@ -97,6 +98,9 @@ class BuildMetrics:
         self._ended = Counter(
             "winnow_index_builds", "Builds of HNSW graphs that have ended, by outcome.", ["outcome"], registry=registry
         )
+        for outcome in get_args(BuildOutcome):
+            # At 0 from the start, or the first one would be no increase.
+            self._ended.labels(outcome)
         self._seconds = Histogram(
             "winnow_index_build_seconds",
             "Time of builds, copying and replaying included.",

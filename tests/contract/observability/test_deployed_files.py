@@ -3,6 +3,7 @@ should."""
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import re
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
@@ -63,6 +65,45 @@ def metrics_of(expression: str) -> set[str]:
     return set(re.findall(r"\b(?:winnow|process)_\w+", without_labels))
 
 
+def labels_of(expression: str) -> set[str]:
+    """The labels that PromQL selects or groups by."""
+    groups = re.findall(r"\b(?:by|on|without|ignoring)\s*\(([^)]*)\)", expression)
+    return set(re.findall(r"(\w+)\s*(?:=~|!~|!=|=)\s*\"", expression)) | {
+        label.strip() for group in groups for label in group.split(",")
+    }
+
+
+def values_of(expressions: str) -> set[str]:
+    """The values of labels that PromQL selects, but for jobs, which are Prometheus's, and patterns of methods."""
+    found = re.findall(r"(\w+)\s*(?:=~|!~|!=|=)\s*\"([^\"]*)\"", expressions)
+    return {value for label, values in found if label not in ("job", "method") for value in values.split("|")}
+
+
+def trees() -> Iterator[ast.Module]:
+    for part in ("packages", "services"):
+        for path in sorted((ROOT / part).glob("*/winnow_*/**/*.py")):
+            yield ast.parse(path.read_text(encoding="utf-8"))
+
+
+def constants() -> set[str]:
+    """Every string of the services' code."""
+    nodes = [node for tree in trees() for node in ast.walk(tree)]
+    return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def declared_labels() -> dict[str, set[str]]:
+    """Metric → its labels, of those that are declared one by one: some have no sample until something goes wrong."""
+    found: dict[str, set[str]] = {}
+    for tree in trees():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and len(node.args) >= 2:
+                name, *_, last = node.args
+                if isinstance(name, ast.Constant) and str(name.value).startswith("winnow_"):
+                    labels = last.elts if isinstance(last, ast.List) else []
+                    found[name.value] = {str(each.value) for each in labels if isinstance(each, ast.Constant)}
+    return found
+
+
 async def exported(services: Services) -> set[str]:
     names: set[str] = set()
     for service in services.servers:
@@ -86,6 +127,26 @@ async def test_every_metric_that_is_looked_at_is_one_that_a_service_exports(serv
     }
     assert missing == {}
     assert metrics_of(" ".join(named["alerts"])), "nothing was found to check"
+
+
+async def test_every_label_that_is_looked_at_is_one_that_the_metric_has(services: Services) -> None:
+    having = declared_labels()
+    for service in services.servers:
+        for sample in (await services.scraped(service)).samples:
+            name = re.sub(r"_(total|bucket|sum|count)$", "", sample.name)
+            having.setdefault(name, set()).update(sample.labels)
+    for expression in [rule["expr"] for rule in alerts()] + dashboard_expressions():
+        named = [re.sub(r"_(total|bucket|sum|count)$", "", name) for name in metrics_of(expression)]
+        # What Prometheus adds, and what histogram_quantile goes by.
+        allowed = {"job", "instance", "le"}.union(*(having[name] for name in named))
+        assert labels_of(expression) <= allowed, expression
+
+
+def test_every_value_of_a_label_that_is_looked_at_is_one_that_the_code_has() -> None:
+    known = constants() | {code.name for code in grpc.StatusCode}
+    looked_at = values_of(" ".join([rule["expr"] for rule in alerts()] + dashboard_expressions()))
+    assert {"closed", "rerank-skipped", "QUEUE_FULL", "abandoned"} <= looked_at, "nothing was found to check"
+    assert looked_at - known == set()
 
 
 async def test_every_metric_of_ours_keeps_the_conventions(services: Services) -> None:
