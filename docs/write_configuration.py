@@ -42,8 +42,8 @@ This file is generated: `make docs` writes it from the code.
 Every setting of a service is a flag and an environment variable. `max_searches` of the gateway is `--max-searches` and
 `WINNOW_GATEWAY_MAX_SEARCHES`. A flag goes before a variable, a variable before the default. What is on or off is a flag
 without a value, `--reflection` or `--no-reflection`, and as a variable `true` or `false`. A value that is refused, or a
-flag that is not known, stops the service at its start with a sentence that names it; a variable that is not known is
-ignored. `python -m winnow_gateway --help` lists the same, as do `winnow_embedder`, `winnow_reranker`, `winnow_index`.
+flag or variable that is not known, stops the service at its start with a sentence that names it.
+`python -m winnow_gateway --help` lists the same, as do `winnow_embedder`, `winnow_reranker`, `winnow_index`.
 
 Settings that have more to say are in [security](security.md) (TLS, API keys, limits on connections) and in
 [operations](operations.md). What Compose reads from `.env` is in [`.env.example`](../.env.example). Traces are turned

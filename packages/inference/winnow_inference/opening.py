@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Generic
 
 from winnow_inference import machine
@@ -12,7 +13,7 @@ from winnow_inference.models.facts import BiEncoderFacts, CrossEncoderFacts, Fac
 from winnow_inference.models.learned import FILE, NOTHING_LEARNED, Learned, read_learned
 from winnow_inference.models.loading import LoadedModel, load_bi_encoder, load_cross_encoder
 from winnow_inference.models.locating import ModelFolder, default_bi_encoder, locate
-from winnow_inference.models.weights import check_folder, check_weights
+from winnow_inference.models.weights import check_folder, check_weights, legible
 from winnow_inference.preparing_process import prepare_apart
 from winnow_inference.settings import InferenceSettings
 from winnow_rpc import telemetry
@@ -59,7 +60,8 @@ def open_cross_encoder(
     `apart` as for `open_bi_encoder`.
     """
     folder = _folder(settings, default)
-    learned = read_learned(folder.path)
+    with legible(folder.path):
+        learned = read_learned(folder.path)
     opened = _open(folder, settings, load_cross_encoder, CrossEncoderFacts, _cross_encoder_engine, apart=apart)
     if learned.model_fingerprint not in ("", opened.facts.fingerprint):
         log.warning(
@@ -109,7 +111,8 @@ def choose_engine(settings: InferenceSettings) -> tuple[str, str]:
 def _folder(settings: InferenceSettings, default: Callable[[], ModelFolder]) -> ModelFolder:
     if not settings.model:
         return default()
-    return locate(settings.model, revision=settings.revision, offline=settings.offline)
+    with legible(Path(settings.model)):
+        return locate(settings.model, revision=settings.revision, offline=settings.offline)
 
 
 def _open(
@@ -121,9 +124,10 @@ def _open(
     *,
     apart: bool,
 ) -> OpenModel[FactsT]:
-    check_folder(folder.path)
-    if folder.weights_sha256:
-        check_weights(folder.path, folder.weights_sha256)
+    with legible(folder.path):
+        check_folder(folder.path)
+        if folder.weights_sha256:
+            check_weights(folder.path, folder.weights_sha256)
     engine, why = choose_engine(settings)
     if engine == "openvino":
         from winnow_inference.engines.openvino_conversion import NotConvertible, is_available

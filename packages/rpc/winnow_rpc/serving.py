@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import resource
 import signal
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -84,6 +85,7 @@ class RunningServer:
         Raises Unavailable if the port cannot be had, InvalidArgument if the TLS files will not do.
         """
         service, settings = self._service, self._settings
+        check(settings)
         service.register(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         await self._health.set(LIVENESS, health_pb2.HealthCheckResponse.SERVING)
@@ -91,7 +93,7 @@ class RunningServer:
         if settings.offers_reflection(keys=service.authorizer is not None):
             names = (*service.service_names, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, self._server)
-        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        host = _host(settings)
         credentials = server_credentials(settings.tls) if settings.tls else None
         address = f"{host}:{settings.port}"
         try:
@@ -100,11 +102,7 @@ class RunningServer:
             else:
                 port = self._server.add_insecure_port(address)
         except RuntimeError as error:
-            raise Unavailable(
-                f"cannot listen on {address}: the port is in use, or the address is not of this machine",
-                reason="CANNOT_LISTEN",
-                metadata={"address": address},
-            ) from error
+            raise _cannot_listen(address) from error
         self.address = f"{host}:{port}"
         self._serve_metrics()
         await self._server.start()
@@ -126,7 +124,8 @@ class RunningServer:
         if self._metrics_server:
             await asyncio.to_thread(self._metrics_server.close)
         await self._service.close()
-        log.info("stopped")
+        if self.address:
+            log.info("stopped")
 
     def _serve_metrics(self) -> None:
         settings = self._settings
@@ -170,6 +169,30 @@ class RunningServer:
             await self._health.set(name, status.SERVING if healthy else status.NOT_SERVING)
 
 
+def check(settings: ServingSettings) -> None:
+    """Raises what `RunningServer.start` would for these settings: for a service to know before it does what takes long,
+    such as loading a model. What is wrong with the metrics' port is known at the start alone."""
+    if settings.tls:
+        server_credentials(settings.tls)
+    address = f"{_host(settings)}:{settings.port}"
+    failure: OSError | None = None
+    try:
+        places = socket.getaddrinfo(settings.host, settings.port, type=socket.SOCK_STREAM)
+    except OSError as error:
+        raise _cannot_listen(address) from error
+    for family, kind, protocol, _, place in places:
+        # Bound and not listened at, so that nobody is answered here; as gRPC binds, which is content with one of them.
+        try:
+            with socket.socket(family, kind, protocol) as trial:
+                trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                trial.bind(place)
+        except OSError as error:
+            failure = error
+        else:
+            return
+    raise _cannot_listen(address) from failure
+
+
 async def serve(service: Service, settings: ServingSettings) -> None:
     """Serves until SIGTERM or SIGINT, then drains. A second signal ends the process at once.
 
@@ -206,6 +229,18 @@ def run(main: Callable[[], Coroutine[Any, Any, None]], *, service: str = "winnow
     except Fault as fault:
         telemetry.get_logger("winnow.rpc").error("cannot start", reason=fault.reason, message=fault.message)
         sys.exit(1)
+
+
+def _host(settings: ServingSettings) -> str:
+    return f"[{settings.host}]" if ":" in settings.host else settings.host
+
+
+def _cannot_listen(address: str) -> Unavailable:
+    return Unavailable(
+        f"cannot listen on {address}: the port is in use, or the address is not of this machine",
+        reason="CANNOT_LISTEN",
+        metadata={"address": address},
+    )
 
 
 def _openings(settings: ServingSettings, *, authorized: bool) -> list[str]:

@@ -5,8 +5,11 @@ Only a service's `__main__` calls `read_settings`; everything below receives val
 
 from __future__ import annotations
 
+import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, TypeVar
 
@@ -20,6 +23,23 @@ OptionalPath = Annotated[Path | None, BeforeValidator(lambda given: given or Non
 """A path, or None; the empty string, as an unset variable of a composition arrives, is None too."""
 
 SettingsT = TypeVar("SettingsT", bound="ServingSettings")
+
+OF_COMPOSE = frozenset(
+    {
+        "WINNOW_EMBEDDER_GPU",
+        "WINNOW_EMBEDDER_NEXT_MODEL",
+        "WINNOW_INDEX_MEMORY",
+        "WINNOW_INDEX_REPLICAS",
+        "WINNOW_INDEX_SHARDS",
+        "WINNOW_INDEX_WRITE_CONSISTENCY",
+        "WINNOW_RERANKER_GPU",
+    }
+)
+"""Variables that the Compose files read, and that begin as a service's own do."""
+
+# What a container finds of the services around it, if one is called `winnow-index`: by Kubernetes and by old links.
+_LINK_NAME = re.compile(r"(\w+_)?(SERVICE_(HOST|PORT)|PORT_\d+_(TCP|UDP|SCTP))(_\w+)?")
+_LINK_VALUE = re.compile(r"(tcp|udp|sctp)://")
 
 
 class ServingSettings(BaseModel):
@@ -97,11 +117,14 @@ class ServingSettings(BaseModel):
         return ServerTls(certificate=self.tls_certificate, key=self.tls_key, client_ca=self.tls_client_ca)
 
 
-def read_settings(kind: type[SettingsT], *, prefix: str, program: str, argv: Sequence[str]) -> SettingsT:
+def read_settings(
+    kind: type[SettingsT], *, prefix: str, program: str, argv: Sequence[str], others: Collection[str] = ()
+) -> SettingsT:
     """Settings from flags (`--port 50051`), else environment (`<prefix>PORT`), else defaults.
 
-    Raises InvalidArgument with one sentence that names the setting, its flag and its variable. `--help` prints the
-    fields with their docstrings and exits.
+    Raises InvalidArgument with one sentence that names the setting, its flag and its variable; also for a variable
+    that begins with the prefix and is neither a setting nor one of `others`, which are another program's. `--help`
+    prints the fields with their docstrings and exits.
     """
 
     class Reader(BaseSettings, kind):  # type: ignore[valid-type,misc]
@@ -137,8 +160,22 @@ def read_settings(kind: type[SettingsT], *, prefix: str, program: str, argv: Seq
         raise InvalidArgument(
             f"settings cannot be read: {_without_values(str(error))}", reason="BAD_SETTING"
         ) from None  # the original would show the values
+    _refuse_unknown_variables({*kind.model_fields, *others}, prefix)
     # The plain class, so that nothing below depends on where settings come from; it knows what was given and what not.
     return kind.model_validate(read.model_dump(exclude_unset=True))
+
+
+def _refuse_unknown_variables(known: Collection[str], prefix: str) -> None:
+    """One that is misspelt would be ignored in silence, and what it was to close would stand open."""
+    for variable, value in sorted(os.environ.items()):
+        name = variable.upper().removeprefix(prefix)
+        if name == variable.upper() or name.lower() in known or variable in OF_COMPOSE:
+            continue
+        if _LINK_NAME.fullmatch(name) or _LINK_VALUE.match(value):
+            continue
+        close = get_close_matches(name.lower(), known, n=1)
+        meant = f"; is {prefix}{close[0].upper()} meant?" if close else ""
+        raise InvalidArgument(f"variable {variable} is no setting of this service{meant}", reason="BAD_SETTING")
 
 
 def _given(kind: type[BaseModel], name: str, value: Any) -> str:

@@ -98,10 +98,8 @@ def _index_fault(error: grpc.aio.AioRpcError, collection: str) -> Fault:
                 metadata={"cause": fault.message},
                 retry_after=1.0,
             )
-        case PermissionDenied() | Unauthenticated():
+        case DeadlineExceeded() | Unimplemented() | PermissionDenied() | Unauthenticated():
             return named(fault, "index")
-        case DeadlineExceeded() | Unimplemented():
-            return fault
         case InvalidArgument() | FailedPrecondition() | DataLoss():
             # What we made of a request that we had accepted, or a collection whose files it cannot read.
             return IndexRefused(f"the index refused a call: {fault.message}")

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from winnow_index.restoring import restore
-from winnow_index.settings import IndexSettings
+from winnow_index.settings import COMMANDS_OWN, IndexSettings
 from winnow_rpc.serving import run
 from winnow_rpc.settings import command_line, read_settings
 
@@ -28,6 +28,7 @@ async def _main() -> None:
         prefix="WINNOW_INDEX_",
         program="python -m winnow_index.restore_snapshot",
         argv=command_line(),
+        others=COMMANDS_OWN,
     )
     count = await asyncio.to_thread(restore, settings.snapshot, settings.data_dir)
     sys.stdout.write(f"restored {count} collections to {settings.data_dir}\n")

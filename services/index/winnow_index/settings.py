@@ -10,6 +10,9 @@ from winnow_index.optimizing import OptimizerOptions
 from winnow_index.schema import Limits
 from winnow_rpc.settings import ServingSettings
 
+COMMANDS_OWN = ("keep", "snapshot")
+"""What the commands for snapshots can be told beside; their variables are set where the index's are."""
+
 
 class IndexSettings(ServingSettings):
     """winnow-index: Qdrant's gRPC protocol over the engine embedded in this process."""

@@ -15,7 +15,7 @@ from pydantic import Field
 from qdrant_client import grpc as pb
 from qdrant_client.grpc import snapshots_service_pb2_grpc as snapshots_grpc
 
-from winnow_index.settings import IndexSettings
+from winnow_index.settings import COMMANDS_OWN, IndexSettings
 from winnow_rpc.faults import Unavailable
 from winnow_rpc.own_service import open_own_channel, own_address
 from winnow_rpc.serving import run
@@ -36,6 +36,7 @@ async def _main() -> None:
         prefix="WINNOW_INDEX_",
         program="python -m winnow_index.take_snapshot",
         argv=command_line(),
+        others=COMMANDS_OWN,
     )
     sys.stdout.write(f"{await asyncio.to_thread(_take, settings)}\n")
 

@@ -15,6 +15,7 @@ async def main() -> None:
         RerankerSettings, prefix=PREFIX, program="winnow-reranker", argv=settings.command_line()
     )
     telemetry.configure_logging(service="reranker", level=options.log_level, form=options.log_format)
+    serving.check(options)
     # Here, not above: `--help` need not wait for what serving a model takes.
     from winnow_reranker.assembly import assemble
 
@@ -22,4 +23,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    serving.run(main)
+    serving.run(main, service="reranker")

@@ -6,6 +6,8 @@ The service is made of generic handlers, so that nothing but this package is tes
 import asyncio
 import json
 import logging
+import socket
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -18,7 +20,7 @@ from winnow_rpc import telemetry
 from winnow_rpc.calling import ChannelSettings, Retries, open_channel
 from winnow_rpc.faults import InvalidArgument, NotFound, ResourceExhausted, Unavailable
 from winnow_rpc.interception import FaultInterceptor
-from winnow_rpc.serving import RunningServer
+from winnow_rpc.serving import RunningServer, check
 from winnow_rpc.settings import ServingSettings
 from winnow_rpc.status import fault_from_rpc_error
 
@@ -149,6 +151,28 @@ async def test_a_port_in_use_is_one_clear_fault() -> None:
         with pytest.raises(Unavailable, match=f"127.0.0.1:{port}: the port is in use"):
             await second.start()
         await second.stop()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_a_port_in_use_is_known_before_anything_is_loaded(host: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        settings = ServingSettings(host="127.0.0.1", port=port)
+        with pytest.raises(Unavailable, match=f":{port}: the port is in use"):
+            check(settings)
+    check(ServingSettings(host=host))
+
+
+@pytest.mark.parametrize("host", ["203.0.113.9", "no-such-host.invalid"])
+def test_an_address_of_another_machine_is_known_before_anything_is_loaded(host: str) -> None:
+    with pytest.raises(Unavailable, match="not of this machine"):
+        check(ServingSettings(host=host))
+
+
+def test_certificates_that_will_not_do_are_known_before_anything_is_loaded(tmp_path: Path) -> None:
+    settings = ServingSettings(tls_certificate=tmp_path / "c.pem", tls_key=tmp_path / "k.pem")
+    with pytest.raises(InvalidArgument, match=r"c\.pem cannot be used"):
+        check(settings)
 
 
 async def test_stopping_lets_calls_in_progress_end_and_then_closes() -> None:

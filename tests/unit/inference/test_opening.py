@@ -1,9 +1,16 @@
-"""Which engine is chosen and why, and what does not go together."""
+"""Which engine is chosen and why, and what does not go together; what is said of a model that may not be read."""
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.models.tiny import build_bi_encoder, build_cross_encoder
 from winnow_inference import machine
-from winnow_inference.opening import choose_engine
+from winnow_inference.models.locating import default_bi_encoder
+from winnow_inference.opening import choose_engine, open_bi_encoder, open_cross_encoder
 from winnow_inference.settings import InferenceSettings
 from winnow_rpc.faults import FailedPrecondition
 
@@ -71,3 +78,41 @@ def test_what_does_not_go_together_is_refused_in_a_sentence(gpu: str, given: dic
     assert refused.value.reason == "BAD_SETTING"
     assert refused.value.metadata["dtype"] == given.get("dtype", "auto")
     assert "\n" not in refused.value.message
+
+
+@pytest.mark.parametrize("kind", ["bi-encoder", "cross-encoder"])
+@pytest.mark.parametrize(
+    ("asking", "forbidden"),
+    [
+        # Whoever may not enter the folder above may not even know that there is one.
+        ("is_dir", ""),
+        ("is_file", "config.json"),
+        ("read_text", "config.json"),
+        ("read_text", "tokenizer.json"),
+        ("open", "model.safetensors"),
+    ],
+)
+def test_a_model_that_may_not_be_read_is_one_sentence_that_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, asking: str, forbidden: str
+) -> None:
+    folder = tmp_path / "model"
+    (build_bi_encoder if kind == "bi-encoder" else build_cross_encoder)(folder)
+    denied = folder / forbidden if forbidden else folder
+    allowed: Callable[..., Any] = getattr(Path, asking)
+
+    def refuses(path: Path, *args: Any, **options: Any) -> Any:
+        # Tests may run as root, who may read everything.
+        if path == denied:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return allowed(path, *args, **options)
+
+    monkeypatch.setattr(Path, asking, refuses)
+    given = settings(model=str(folder), cache_dir=str(tmp_path / "cache"))
+    with pytest.raises(FailedPrecondition, match="may not be read") as caught:
+        if kind == "bi-encoder":
+            open_bi_encoder(given, apart=False)
+        else:
+            open_cross_encoder(given, default=default_bi_encoder, apart=False)
+    assert caught.value.reason == "MODEL_UNREADABLE"
+    assert str(denied) in caught.value.message
+    assert "\n" not in caught.value.message

@@ -54,6 +54,49 @@ def test_an_unknown_flag_is_refused() -> None:
         read("--bogus", "1")
 
 
+@pytest.mark.parametrize(
+    ("variable", "said"),
+    [
+        ("EXAMPLE_DEHPT", "EXAMPLE_DEPTH"),
+        ("EXAMPLE_TLS_CERTIFICAT", "EXAMPLE_TLS_CERTIFICATE"),
+        ("EXAMPLE_ZZZZZ", "no setting"),
+    ],
+)
+def test_a_variable_that_is_misspelt_is_refused_without_what_it_holds(
+    monkeypatch: pytest.MonkeyPatch, variable: str, said: str
+) -> None:
+    monkeypatch.setenv(variable, "hush")
+    with pytest.raises(InvalidArgument, match=said) as caught:
+        read()
+    assert variable in caught.value.message
+    assert "hush" not in caught.value.message
+    assert caught.value.reason == "BAD_SETTING"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("EXAMPLE_SERVICE_HOST", "10.0.0.1"),
+        ("EXAMPLE_HEADLESS_SERVICE_PORT_GRPC", "50050"),
+        ("EXAMPLE_PORT_50050_TCP_ADDR", "10.0.0.1"),
+        ("EXAMPLE_HEADLESS_PORT", "tcp://10.0.0.1:50050"),
+        ("EXAMPLES", "of another program"),
+        ("EXAMPLE", "of another program"),
+    ],
+)
+def test_what_kubernetes_tells_a_container_of_its_neighbours_is_no_setting(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert read().depth == 100
+
+
+def test_a_variable_of_another_program_with_the_same_prefix_is_let_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXAMPLE_KEEP", "3")
+    settings = read_settings(ExampleSettings, prefix="EXAMPLE_", program="example", argv=[], others=("keep",))
+    assert settings.depth == 100
+
+
 def test_help_shows_every_field_with_its_docstring(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
         read("--help")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +24,21 @@ def unreadable(folder: Path, why: str) -> FailedPrecondition:
     )
 
 
+@contextmanager
+def legible(folder: Path) -> Iterator[None]:
+    """Within it, a file or folder that this process may not read makes the fault that the model cannot be read."""
+    try:
+        yield
+    except PermissionError as error:
+        raise unreadable(folder, _denied(error)) from error
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object of a model folder; raises FailedPrecondition if it is not one."""
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
+    except PermissionError as error:
+        raise unreadable(path.parent, _denied(error)) from error
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise unreadable(path.parent, f"{path.name} is not valid JSON") from error
     if not isinstance(read, dict):
@@ -137,3 +151,7 @@ def check_weights(folder: Path, expected: str) -> None:
             reason="MODEL_NOT_GENUINE",
             metadata={"folder": str(folder), "sha256": found, "expected": expected},
         )
+
+
+def _denied(error: PermissionError) -> str:
+    return f"{error.filename} may not be read by user {os.geteuid()}"
