@@ -60,7 +60,7 @@ async def test_a_message_over_the_limit_is_counted_though_no_method_sees_it(serv
         with pytest.raises(grpc.aio.AioRpcError, match="RESOURCE_EXHAUSTED"):
             await channel.unary_unary("/winnow.embedder.v1.EmbedderService/GetModel")(bytes(size))
     seen = await services.scraped("embedder")
-    assert seen.value("winnow_rpc_requests_total", code="CANCELLED") == 1
+    assert seen.value("winnow_rpc_requests_total", code="RESOURCE_EXHAUSTED") == 1
 
 
 async def test_a_search_is_counted_by_mode_stage_and_depth(services: Services) -> None:
