@@ -3,57 +3,91 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import os
 import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
-from winnow_rpc.faults import FailedPrecondition
+from winnow_rpc.faults import Cancelled, FailedPrecondition
 
 ResultT = TypeVar("ResultT")
 
+# Calls of a channel that was closed end by themselves, with a fault that says so; what does not is cancelled.
+_ENDING_SECONDS = 2.0
+
 
 class LoopThread:
-    """Runs coroutines in an event loop of its own. The thread is a daemon: forgetting `stop` keeps no process alive."""
+    """Runs coroutines in an event loop of its own. The thread is a daemon: forgetting `stop` keeps no process alive.
+
+    It begins with the first coroutine, and anew in a process that was forked: threads do not come along.
+    """
 
     def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._run, name="winnow client", daemon=True)
+        # A garbage collection within the lock may close a stream of the same client.
+        self._lock = threading.RLock()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._process = 0
         self._stopped = False
-        self._thread.start()
+
+    @property
+    def running(self) -> bool:
+        """Whether there is a loop in this process."""
+        return self._thread is not None and self._process == os.getpid()
 
     def run(self, coroutine: Coroutine[Any, Any, ResultT]) -> ResultT:
-        """Runs a coroutine to its end and returns what it returns. Ctrl-C here cancels it there."""
-        if self._stopped:
-            coroutine.close()
-            raise FailedPrecondition("the client is closed", reason="CLIENT_CLOSED")
-        if threading.current_thread() is self._thread:
+        """Runs a coroutine to its end and returns what it returns. Ctrl-C here cancels it there.
+
+        Raises FailedPrecondition (CLIENT_CLOSED) after `stop`, and Cancelled if it is stopped meanwhile.
+        """
+        if self.running and threading.current_thread() is self._thread:
             coroutine.close()
             raise RuntimeError("a blocking call from within the client's own event loop would wait for itself")
-        future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+        with self._lock:
+            if self._stopped:
+                coroutine.close()
+                raise FailedPrecondition("the client is closed", reason="CLIENT_CLOSED")
+            future = asyncio.run_coroutine_threadsafe(coroutine, self._begun())
         try:
             return future.result()
+        except concurrent.futures.CancelledError:
+            if self._stopped:
+                raise Cancelled("the client was closed during the call", reason="CLIENT_CLOSED") from None
+            raise
         except BaseException:
             future.cancel()
             raise
 
     def stop(self) -> None:
-        """Cancels what still runs and ends the thread. May be called twice."""
-        if self._stopped:
+        """Ends what still runs, and the thread. May be called twice."""
+        with self._lock:
+            if self._stopped:
+                return
+            self._stopped = True
+        if self._loop is None or self._thread is None or not self.running:
             return
-        self._stopped = True
         self._loop.call_soon_threadsafe(self._loop.stop)
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
-    def _run(self) -> None:
-        asyncio.set_event_loop(self._loop)
+    def _begun(self) -> asyncio.AbstractEventLoop:
+        if self._loop is None or not self.running:
+            self._loop, self._process = asyncio.new_event_loop(), os.getpid()
+            self._thread = threading.Thread(target=self._run, args=(self._loop,), name="winnow client", daemon=True)
+            self._thread.start()
+        return self._loop
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
         try:
-            self._loop.run_forever()
+            loop.run_forever()
         finally:
-            remaining = asyncio.all_tasks(self._loop)
+            if remaining := asyncio.all_tasks(loop):
+                loop.run_until_complete(asyncio.wait(remaining, timeout=_ENDING_SECONDS))
             for task in remaining:
                 task.cancel()
-            self._loop.run_until_complete(asyncio.gather(*remaining, return_exceptions=True))
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            loop.run_until_complete(asyncio.gather(*remaining, return_exceptions=True))
+            loop.run_until_complete(loop.shutdown_asyncgens())
             asyncio.set_event_loop(None)
-            self._loop.close()
+            loop.close()

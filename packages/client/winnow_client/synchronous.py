@@ -2,19 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import inspect
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
-from typing import Any, Concatenate, ParamSpec, Self, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, Self, TypeVar
 
 from winnow_client.asynchronous import AsyncClient
 from winnow_client.config import ClientConfig
 from winnow_client.loop_thread import LoopThread
+from winnow_rpc.faults import Cancelled, FailedPrecondition
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+class _Stream(Generic[R]):
+    """A stream in the client's loop. What is taken from it and its closing take turns: a step that Ctrl-C has cancelled
+    still takes a moment to end, and a generator that runs cannot be closed."""
+
+    def __init__(self, items: AsyncGenerator[R, None]) -> None:
+        self._items = items
+        self._turn = asyncio.Lock()
+        self._closed = False
+
+    async def next(self) -> list[R]:
+        """The next item; none at the end. Raises Cancelled if it was closed before that."""
+        async with self._turn:
+            if self._closed:
+                raise Cancelled("the client was closed during the call", reason="CLIENT_CLOSED")
+            async for item in self._items:
+                return [item]
+            return []
+
+    async def close(self) -> None:
+        """Ends it, wherever it is."""
+        async with self._turn:
+            self._closed = True
+            await self._items.aclose()
 
 
 def _blocking(
@@ -32,20 +59,17 @@ def _blocking_iteration(
     method: Callable[Concatenate[AsyncClient, P], AsyncGenerator[R, None]],
 ) -> Callable[Concatenate[Client, P], Generator[R, None, None]]:
     def call(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> Generator[R, None, None]:
-        stream = method(self._client, *args, **kwargs)
-
-        async def following() -> list[R]:
-            async for item in stream:
-                return [item]
-            return []
-
+        stream = _Stream(method(self._client, *args, **kwargs))
+        self._streams.add(stream)
         try:
-            while items := self._thread.run(following()):
+            while items := self._thread.run(stream.next()):
                 yield items[0]
         finally:
-            # Not if the client was closed meanwhile: that ended the stream too.
-            if not self._closed:
-                self._thread.run(stream.aclose())
+            self._streams.discard(stream)
+            # Not if the client was closed meanwhile, which ended the stream too, nor in a process forked meanwhile.
+            if self._thread.running:
+                with contextlib.suppress(FailedPrecondition, Cancelled):
+                    self._thread.run(stream.close())
 
     functools.update_wrapper(call, method)
     signature = inspect.signature(method)
@@ -69,17 +93,14 @@ class Client:
         """A client of the gateway at `target` ("host:port"), which goes before `config.target`."""
         self._client = AsyncClient(target, config=config)
         self._thread = LoopThread()
+        self._streams: set[_Stream[Any]] = set()
         # Also when the client is forgotten, and at the interpreter's exit.
-        self._finalizer = weakref.finalize(self, _shut, self._client, self._thread)
+        self._finalizer = weakref.finalize(self, _shut, self._client, self._thread, self._streams)
 
     @property
     def config(self) -> ClientConfig:
         """How this client behaves."""
         return self._client.config
-
-    @property
-    def _closed(self) -> bool:
-        return not self._finalizer.alive
 
     def __enter__(self) -> Self:
         return self
@@ -104,7 +125,12 @@ class Client:
     stream_search = _blocking_iteration(AsyncClient.stream_search)
 
 
-def _shut(client: AsyncClient, thread: LoopThread) -> None:
-    with contextlib.suppress(Exception):
-        thread.run(client.close())
+def _shut(client: AsyncClient, thread: LoopThread, streams: set[_Stream[Any]]) -> None:
+    async def close() -> None:
+        await client.close()
+        await asyncio.gather(*(stream.close() for stream in tuple(streams)), return_exceptions=True)
+
+    if thread.running:
+        with contextlib.suppress(Exception):
+            thread.run(close())
     thread.stop()

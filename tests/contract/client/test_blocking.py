@@ -1,0 +1,94 @@
+"""What the blocking client adds to the one for asyncio: its thread, its ends, and forks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import threading
+from collections.abc import AsyncIterator, Iterator
+from types import FrameType
+
+import pytest
+
+from tests.contract.client.gateway_fake import FakeGateway, Served, until
+from winnow_client import Client, Document
+from winnow_rpc.faults import Cancelled, Fault
+
+
+class Interrupted(BaseException):
+    """Stands for KeyboardInterrupt, which would end the tests."""
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    def interrupt(_number: int, _frame: FrameType | None) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    yield
+    signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.usefixtures("interruptible")
+def test_an_interrupted_stream_ends_with_the_interruption_and_the_client_goes_on(blocking: Client) -> None:
+    blocking.create_collection("c")
+    acknowledged = threading.Event()
+
+    async def documents() -> AsyncIterator[Document]:
+        yield Document(id="1", text="x")
+        await until(acknowledged.is_set)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        try:
+            await asyncio.Event().wait()
+        finally:
+            # What is interrupted may take a moment to end.
+            await asyncio.sleep(0.2)
+
+    with pytest.raises(Interrupted):
+        for _ in blocking.ingest("c", documents()):
+            acknowledged.set()
+    assert blocking.get_collection("c").document_count == 1
+
+
+def test_a_stream_that_is_half_read_when_the_client_is_closed_says_so_and_nothing_else(
+    papers: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    endless = (Document(id=str(number), text="x") for number in iter(int, 1))
+    ingesting = papers.ingest("papers", endless)
+    listing = papers.list_documents("papers", page_size=1)
+    searching = papers.stream_search("papers", "graphs")
+    for stream in (ingesting, listing, searching):
+        next(stream)
+    papers.close()
+    for stream in (ingesting, listing, searching):
+        with pytest.raises(Fault) as caught:
+            while True:
+                next(stream)
+        assert caught.value.reason == "CLIENT_CLOSED"
+    assert not caplog.records
+
+
+def test_calls_of_other_threads_end_with_cancelled_when_the_client_is_closed(
+    served: Served, gateway: FakeGateway
+) -> None:
+    gateway.delay = 60
+    client = Client(served.address)
+    client.create_collection("c")
+    ended: list[BaseException] = []
+
+    def search() -> None:
+        try:
+            client.search("c", "x")
+        except BaseException as error:
+            ended.append(error)
+
+    threads = [threading.Thread(target=search, daemon=True) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while gateway.calls.count("Search") < len(threads):
+        assert not ended
+    client.close()
+    for thread in threads:
+        thread.join(30)
+    assert [type(each) for each in ended] == [Cancelled] * len(threads)

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from winnow_client import loop_thread
+from winnow_client.loop_thread import LoopThread
+from winnow_rpc.faults import Cancelled, FailedPrecondition
+
+
+@pytest.fixture
+def loop() -> Iterator[LoopThread]:
+    loop = LoopThread()
+    yield loop
+    loop.stop()
+
+
+class Outcome:
+    """What a call in a thread of its own returned or raised."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self._found: Any = None
+        self._thread = threading.Thread(target=self._run, args=(call,), daemon=True)
+        self._thread.start()
+
+    def _run(self, call: Callable[[], Any]) -> None:
+        try:
+            self._found = call()
+        except BaseException as error:
+            self._found = error
+
+    def wait(self) -> Any:
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+        return self._found
+
+
+def test_what_ends_by_itself_is_let_end_when_the_loop_stops(loop: LoopThread) -> None:
+    begun, told = threading.Event(), asyncio.Event()
+
+    async def work() -> str:
+        begun.set()
+        await told.wait()
+        for _ in range(20):
+            await asyncio.sleep(0)
+        return "ended"
+
+    async def tell() -> None:
+        told.set()
+
+    outcome = Outcome(lambda: loop.run(work()))
+    assert begun.wait(30)
+    loop.run(tell())
+    loop.stop()
+    assert outcome.wait() == "ended"
+
+
+def test_what_does_not_end_when_the_loop_stops_is_cancelled_and_says_so(
+    loop: LoopThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loop_thread, "_ENDING_SECONDS", 0.01)
+    begun = threading.Event()
+
+    async def work() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    outcome = Outcome(lambda: loop.run(work()))
+    assert begun.wait(30)
+    loop.stop()
+    fault = outcome.wait()
+    assert isinstance(fault, Cancelled)
+    assert fault.reason == "CLIENT_CLOSED"
+
+
+def test_no_thread_begins_before_it_is_needed(loop: LoopThread) -> None:
+    assert not loop.running
+    loop.run(asyncio.sleep(0))
+    assert loop.running
+
+
+def test_after_a_stop_nothing_is_run(loop: LoopThread) -> None:
+    loop.stop()
+    with pytest.raises(FailedPrecondition):
+        loop.run(asyncio.sleep(0))
+    assert not loop.running
