@@ -13,7 +13,7 @@ import grpc
 from google.protobuf.message import Message
 
 from winnow.search.v1 import collections_pb2, documents_pb2, search_pb2, search_service_pb2, search_service_pb2_grpc
-from winnow_client import conversions
+from winnow_client import conversions, forking
 from winnow_client.call_faults import gateway_fault
 from winnow_client.call_tracing import call_span, request_span
 from winnow_client.collections import Collection, HnswConfig, LexicalConfig, MetadataField, ReembedProgress
@@ -79,9 +79,10 @@ class AsyncClient:
     async def close(self) -> None:
         """Closes the connection; calls in progress end with Cancelled. May be called twice."""
         self._closed = True
-        if self._channel is not None:
+        if self._channel is not None and not forking.inherited():
             channel, self._channel, self._stub = self._channel, None, None
             await channel.close()
+            forking.closed(channel)
 
     async def create_collection(
         self,
@@ -344,6 +345,7 @@ class AsyncClient:
     def _connected(self) -> SearchServiceAsyncStub:
         if self._closed:
             raise FailedPrecondition("the client is closed", reason="CLIENT_CLOSED")
+        forking.check()
         if self._stub is None:
             tracing.adopt()
             # Here and not in the constructor: a channel belongs to the event loop that runs when it is opened.
@@ -358,6 +360,7 @@ class AsyncClient:
                     api_key=self.config.api_key,
                 )
             )
+            forking.opened(self._channel)
             self._stub = search_service_pb2_grpc.SearchServiceStub(self._channel)
         return self._stub
 

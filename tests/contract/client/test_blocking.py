@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from types import FrameType
@@ -92,3 +94,33 @@ def test_calls_of_other_threads_end_with_cancelled_when_the_client_is_closed(
     for thread in threads:
         thread.join(30)
     assert [type(each) for each in ended] == [Cancelled] * len(threads)
+
+
+FORKING = """
+import os, sys
+from winnow_client import Client, Fault
+
+address, used_before = sys.argv[1], sys.argv[2] == "used"
+shared = Client(address)
+if used_before:
+    list(shared.list_collections())
+if not (child := os.fork()):
+    for client in (shared, Client(address)):
+        try:
+            print("child", len(list(client.list_collections(timeout=20))))
+        except Fault as fault:
+            print("child", fault.reason)
+    sys.exit(0)  # in order, with all that runs at the interpreter's exit
+assert os.waitpid(child, 0)[1] == 0
+print("parent", len(list(shared.list_collections())))
+"""
+
+
+@pytest.mark.parametrize(("used", "expected"), [("unused", "1"), ("used", "FORKED")])
+def test_a_forked_process_uses_the_client_or_is_told_that_it_cannot(papers: Client, used: str, expected: str) -> None:
+    command = [sys.executable, "-c", FORKING, papers.config.target, used]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=60, check=False, env=os.environ | {"GRPC_VERBOSITY": "NONE"}
+    )
+    assert done.stdout.splitlines() == [f"child {expected}"] * 2 + ["parent 1"], done.stderr
+    assert done.returncode == 0
