@@ -84,6 +84,19 @@ def test_what_an_abandoned_stream_still_gets_is_not_lost() -> None:
     assert not waiting.is_alive()
 
 
+def test_what_an_abandoned_stream_is_told_of_a_source_that_fails_is_told_the_next_one_too() -> None:
+    def source() -> Iterator[Item]:
+        yield item(0)
+        raise OSError("the disk is gone")
+
+    replay = Replay(source())
+    for _ in range(2):
+        stream = replay.stream()
+        assert next(stream).document.id == "0"
+        with pytest.raises(OSError, match="the disk is gone"):
+            next(stream)
+
+
 def test_settling_does_not_wait_for_a_source_that_does_not_answer() -> None:
     gate = threading.Event()
 

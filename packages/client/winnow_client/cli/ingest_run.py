@@ -69,6 +69,7 @@ class Replay:
         self._lock = threading.Lock()
         self._pending: deque[Item] = deque()
         self._settled_count = 0
+        self._failure: BaseException | None = None
 
     @property
     def settled_count(self) -> int:
@@ -101,10 +102,21 @@ class Replay:
         with self._reading:
             # Another stream may have read it while this one waited for its turn.
             kept = self._kept(position)
-            if kept is None and (kept := next(self._source, None)) is not None:
+            if kept is None and (kept := self._read()) is not None:
                 with self._lock:
                     self._pending.append(kept)
             return kept
+
+    def _read(self) -> Item | None:
+        # A generator that has failed says the next time that it is at its end, and whoever heard the failure may be a
+        # stream that nobody reads any more.
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return next(self._source, None)
+        except BaseException as error:
+            self._failure = error
+            raise
 
     def _kept(self, position: int) -> Item | None:
         with self._lock:
