@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,22 @@ def test_a_string_of_parquet_that_is_no_utf8_refuses_only_its_row(tmp_path: Path
     pyarrow.parquet.write_table(pyarrow.table({"id": strings}), path)
     read = list(read_parquet(path, columns=None, on_read=lambda _: None))
     assert brief(read) == [(1, {"id": "ok"}), (2, "NOT_UTF8"), (3, {"id": "fine"})]
+
+
+def test_a_time_of_parquet_beyond_pythons_refuses_only_its_row(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    times = pyarrow.array([10**14, 0], pyarrow.timestamp("s"))
+    pyarrow.parquet.write_table(pyarrow.table({"id": ["1", "2"], "t": times}), path)
+    read = list(read_parquet(path, columns=None, on_read=lambda _: None))
+    assert brief(read) == [(1, "CANNOT_READ"), (2, {"id": "2", "t": datetime(1970, 1, 1)})]  # noqa: DTZ001
+
+
+def test_times_of_parquet_in_nanoseconds_are_read_to_the_microsecond(tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    times = pyarrow.array([1_700_000_000_123_456_789, None], pyarrow.timestamp("ns", "UTC"))
+    pyarrow.parquet.write_table(pyarrow.table({"t": times}), path)
+    read = list(read_parquet(path, columns=None, on_read=lambda _: None))
+    assert brief(read) == [(1, {"t": datetime(2023, 11, 14, 22, 13, 20, 123456, tzinfo=UTC)}), (2, {"t": None})]
 
 
 @pytest.mark.parametrize("content", [b"", b"no parquet at all", b"PAR1" + b"x" * 50 + b"PAR1"])
