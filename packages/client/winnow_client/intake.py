@@ -143,7 +143,8 @@ class Intake:
                     news = self._append(entry)
                 if news:
                     self._wake.set()
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
+            # Its own, where nobody has closed this: it waited for something that somebody cancelled.
             self.failure = error
         with self._lock:
             self._finished = True

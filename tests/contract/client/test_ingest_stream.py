@@ -51,6 +51,21 @@ async def test_documents_may_come_from_an_ordinary_or_an_asynchronous_iterable(r
     assert second == [IngestOutcome.UNCHANGED] * 100 + [IngestOutcome.INDEXED] * 50
 
 
+async def test_an_iterable_that_was_cancelled_within_itself_says_so(ready: AsyncClient) -> None:
+    async def documents() -> AsyncIterator[Document]:
+        yield document(0)
+        waited_for = asyncio.get_running_loop().create_future()
+        waited_for.cancel()
+        await waited_for
+
+    acknowledged: list[str] = []
+    with pytest.raises(asyncio.CancelledError):
+        async with asyncio.timeout(30):
+            async for each in ready.ingest("c", documents()):
+                acknowledged.append(each.id)
+    assert acknowledged == ["0"]
+
+
 async def test_nothing_to_ingest_is_no_error_but_a_missing_collection_is(ready: AsyncClient) -> None:
     assert [each async for each in ready.ingest("c", [])] == []
     with pytest.raises(NotFound) as caught:
