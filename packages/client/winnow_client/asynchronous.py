@@ -415,7 +415,7 @@ class AsyncClient:
         """Turns what protobuf says of a value that does not fit into a fault."""
         try:
             yield
-        except (ValueError, UnicodeEncodeError) as error:
+        except (ValueError, OverflowError) as error:
             raise InvalidArgument(f"the request cannot be sent: {error}", reason="NOT_REPRESENTABLE") from error
 
 

@@ -22,6 +22,8 @@ def to_struct(metadata: Mapping[str, Any]) -> struct_pb2.Struct:
     Raises InvalidArgument (METADATA_NOT_REPRESENTABLE) that names the path of a value which JSON cannot hold, of a
     number that is not finite, and of a whole number beyond 2^53.
     """
+    if not isinstance(metadata, Mapping):
+        raise _refuse("metadata", f"is a {type(metadata).__name__}, not a mapping of names to values")
     return _struct(metadata, "metadata", 1)
 
 

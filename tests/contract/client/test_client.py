@@ -5,7 +5,7 @@ import math
 import subprocess
 import sys
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
@@ -215,6 +215,11 @@ async def test_a_value_that_no_message_can_hold_is_an_invalid_argument(client: A
         await client.search("papers", "graphs", limit=10**12)
     with pytest.raises(InvalidArgument):
         await client.search("papers", "half \ud800")
+    with pytest.raises(InvalidArgument):
+        await client.search("papers", "graphs", where=field("year") >= 10**400)
+    before_year_1 = datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))
+    with pytest.raises(InvalidArgument):
+        await client.search("papers", "graphs", where=field("time") >= before_year_1)
     with pytest.raises(InvalidArgument):
         await anext(client.ingest("half \ud800", []))
     with pytest.raises(TypeError):

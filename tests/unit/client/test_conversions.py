@@ -72,9 +72,12 @@ def test_whole_numbers_come_back_whole(value: dict[str, Any]) -> None:
         ({"a": b"bytes"}, "metadata.a"),
         ({"a": "\ud800"}, "metadata.a"),
         ({"a": {1: 2}}, "metadata.a"),
+        (["a"], "metadata"),
+        ("text", "metadata"),
+        (7, "metadata"),
     ],
 )
-def test_metadata_that_json_cannot_hold_is_refused_by_its_path(value: dict[str, Any], named: str) -> None:
+def test_metadata_that_json_cannot_hold_is_refused_by_its_path(value: Any, named: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
         to_struct(value)
     assert caught.value.reason == "METADATA_NOT_REPRESENTABLE"
