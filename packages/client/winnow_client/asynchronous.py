@@ -36,7 +36,7 @@ from winnow_client.searching import (
 )
 from winnow_rpc import tracing
 from winnow_rpc.calling import ChannelSettings, open_channel
-from winnow_rpc.faults import Cancelled, FailedPrecondition, Fault, InvalidArgument
+from winnow_rpc.faults import Cancelled, DeadlineExceeded, FailedPrecondition, Fault, InvalidArgument
 
 if TYPE_CHECKING:
     from winnow.search.v1.search_service_pb2_grpc import SearchServiceAsyncStub
@@ -49,6 +49,9 @@ NOT_REPEATABLE = frozenset({"CreateCollection", "DeleteCollection", "IngestDocum
 
 MAX_IDS_PER_DELETE = 10_000
 """Ids that the contract allows in one DeleteDocuments."""
+
+_LONGEST_TIMEOUT_SECONDS = 1e9
+"""Longer is no limit: what does not fit its clock, gRPC takes for a deadline that has passed."""
 
 RequestT = TypeVar("RequestT", bound=Message)
 AnswerT = TypeVar("AnswerT")
@@ -175,7 +178,7 @@ class AsyncClient:
         many were acknowledged; sending everything again is safe and cheap, because what is unchanged is skipped.
         """
         stub = self._connected()
-        left = None if timeout is None else _finite(timeout)
+        left = _limit(timeout)
         with self._building():
             documents_pb2.IngestHeader(collection=collection)
         span = call_span("IngestDocuments")
@@ -371,7 +374,7 @@ class AsyncClient:
         *,
         timeout: float | None,
     ) -> AnswerT:
-        left = _finite(self.config.timeout_seconds if timeout is None else timeout)
+        left = _limit(self.config.timeout_seconds if timeout is None else timeout)
         stub = self._connected()
         with request_span(request), self._faults(left):
             return await method(stub)(request, timeout=left)
@@ -383,7 +386,7 @@ class AsyncClient:
         *,
         timeout: float | None,
     ) -> AsyncGenerator[AnswerT, None]:
-        left = _finite(timeout)
+        left = _limit(timeout)
         span = call_span(type(request).__name__.removesuffix("Request"))
         call = method(self._connected())(request, timeout=left, metadata=tuple(span.headers().items()))
         try:
@@ -419,5 +422,12 @@ class AsyncClient:
             raise InvalidArgument(f"the request cannot be sent: {error}", reason="NOT_REPRESENTABLE") from error
 
 
-def _finite(timeout: float | None) -> float | None:
-    return None if timeout is None or timeout == math.inf else timeout
+def _limit(timeout: float | None) -> float | None:
+    """A time limit as gRPC takes it. Raises DeadlineExceeded where no time is left: gRPC might yet make the call."""
+    if timeout is None or timeout > _LONGEST_TIMEOUT_SECONDS:
+        return None
+    if math.isnan(timeout):
+        raise InvalidArgument("timeout is not a number", field="timeout", reason="OUT_OF_RANGE")
+    if timeout <= 0:
+        raise DeadlineExceeded(f"timeout is {timeout:g} seconds: no time is left to ask the gateway")
+    return timeout

@@ -302,6 +302,33 @@ async def test_every_call_has_a_deadline_and_may_have_its_own(served: Served, ga
         assert time.monotonic() - began < 10
 
 
+@pytest.mark.parametrize("timeout", [1e10, 1e300, sys.maxsize])
+async def test_a_timeout_beyond_what_grpc_can_count_is_no_limit(
+    client: AsyncClient, gateway: FakeGateway, timeout: float
+) -> None:
+    await filled(client)
+    await client.get_collection("papers", timeout=timeout)
+    assert gateway.deadlines[-1] is None
+
+
+@pytest.mark.parametrize("timeout", [0, -1.5])
+async def test_no_call_is_made_for_which_no_time_is_left(
+    client: AsyncClient, gateway: FakeGateway, timeout: float
+) -> None:
+    with pytest.raises(DeadlineExceeded, match=rf"timeout is {timeout:g} seconds"):
+        await client.create_collection("papers", timeout=timeout)
+    with pytest.raises(DeadlineExceeded):
+        await anext(client.ingest("papers", DOCUMENTS, timeout=timeout))
+    with pytest.raises(DeadlineExceeded):
+        await anext(client.stream_search("papers", "graphs", timeout=timeout))
+    assert gateway.calls == []
+
+
+async def test_a_timeout_that_is_no_number_is_refused(client: AsyncClient) -> None:
+    with pytest.raises(InvalidArgument):
+        await client.get_collection("papers", timeout=math.nan)
+
+
 async def test_a_gateway_that_is_not_there_is_named() -> None:
     async with AsyncClient("127.0.0.1:1") as client:
         with pytest.raises(Unavailable, match=r"the gateway at 127\.0\.0\.1:1 cannot be reached") as caught:
