@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from winnow_client import addresses
-from winnow_rpc.calling import Retries
+from winnow_rpc.calling import Retries, at_least
 from winnow_rpc.tls import ClientTls
 
 
@@ -22,7 +22,13 @@ class IngestConfig:
     max_outstanding_count: int = 1024
     """No more documents are sent while this many wait for their acknowledgement, or for the caller to take it."""
     linger_seconds: float = 0.05
-    """How long a message that is not full waits for more documents."""
+    """How long a message that is not full waits for more documents; 0: not at all."""
+
+    def __post_init__(self) -> None:
+        """Raises InvalidArgument for what would never send anything."""
+        for name in ("batch_count", "batch_bytes", "max_document_bytes", "max_outstanding_count"):
+            at_least(name, getattr(self, name), 1)
+        at_least("linger_seconds", self.linger_seconds, 0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,3 +51,7 @@ class ClientConfig:
     """Largest message taken or sent, in bytes."""
     ingest: IngestConfig = field(default_factory=IngestConfig)
     """How documents are put into messages."""
+
+    def __post_init__(self) -> None:
+        """Raises InvalidArgument for a message size that gRPC does not take."""
+        at_least("max_message_bytes", self.max_message_bytes, 1, most=2**31 - 1)

@@ -7,6 +7,7 @@ they stay inside the caller's deadline and stop when a server says so.
 from __future__ import annotations
 
 import json
+import math
 import re
 import socket
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +28,9 @@ _VISIBLE = re.compile(r"[!-~]{1,512}")
 _RETRIED = ("UNAVAILABLE", "CANCELLED")
 """The second is what a server says that is told to stop while a call waits to be taken up."""
 
+# gRPC counts whole milliseconds, and a wait that comes to none of them never ends (grpcio 1.85).
+_SHORTEST_BACKOFF_SECONDS, _LONGEST_BACKOFF_SECONDS = 0.01, 3600.0
+
 RECONNECTING = {"grpc.initial_reconnect_backoff_ms": 100, "grpc.max_reconnect_backoff_ms": 250}
 """gRPC's options for how soon a replica is looked for again, give or take a fifth. By its default that is up to two
 minutes; it has to be well within the time that a call is tried for (`Retries`), so that a replica may end as soon as
@@ -43,6 +47,23 @@ class Retries:
     """Wait before the second attempt, give or take a fifth. All waits together are 0.75 s by default."""
     max_backoff_seconds: float = 1.0
     """The wait doubles up to this."""
+
+    def __post_init__(self) -> None:
+        """Raises InvalidArgument for waits and numbers that gRPC does not take."""
+        at_least("max_attempts", self.max_attempts, 1, most=5)
+        _check_wait("initial_backoff_seconds", self.initial_backoff_seconds)
+        _check_wait("max_backoff_seconds", self.max_backoff_seconds)
+
+
+def _check_wait(name: str, seconds: float) -> None:
+    at_least(name, seconds, _SHORTEST_BACKOFF_SECONDS, most=_LONGEST_BACKOFF_SECONDS)
+
+
+def at_least(name: str, value: float, least: float, *, most: float = math.inf) -> None:
+    """Raises InvalidArgument (OUT_OF_RANGE) that names a setting of a client which is not within bounds."""
+    if not least <= value <= most or math.isinf(value):
+        bounds = f"at least {least:g}" if math.isinf(most) else f"{least:g} to {most:.0f}"
+        raise InvalidArgument(f"{name} is {value:g}; it must be {bounds}", field=name, reason="OUT_OF_RANGE")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,6 +66,14 @@ async def test_an_iterable_that_was_cancelled_within_itself_says_so(ready: Async
     assert acknowledged == ["0"]
 
 
+@pytest.mark.parametrize("name", ["batch_count", "batch_bytes", "max_document_bytes", "max_outstanding_count"])
+def test_a_configuration_that_would_never_send_anything_is_refused(name: str) -> None:
+    with pytest.raises(InvalidArgument, match=f"{name} is 0; it must be at least 1"):
+        IngestConfig(**{name: 0})
+    with pytest.raises(InvalidArgument):
+        ClientConfig(max_message_bytes=2**31)
+
+
 async def test_nothing_to_ingest_is_no_error_but_a_missing_collection_is(ready: AsyncClient) -> None:
     assert [each async for each in ready.ingest("c", [])] == []
     with pytest.raises(NotFound) as caught:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from winnow_rpc.calling import grpc_target
+from winnow_rpc.calling import Retries, grpc_target
 from winnow_rpc.faults import InvalidArgument
 
 
@@ -30,3 +30,13 @@ def test_a_list_that_cannot_be_connected_to_is_refused(addresses: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
         grpc_target(addresses)
     assert caught.value.reason == "BAD_ADDRESS"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"max_attempts": 0}, {"max_attempts": 6}, {"initial_backoff_seconds": 0.0001}, {"max_backoff_seconds": -1.0},
+     {"max_backoff_seconds": float("nan")}, {"max_backoff_seconds": float("inf")}],
+)  # fmt: skip
+def test_retries_that_grpc_would_not_take_are_refused_by_name(wrong: dict[str, float]) -> None:
+    with pytest.raises(InvalidArgument, match=next(iter(wrong))):
+        Retries(**wrong)  # type: ignore[arg-type]
