@@ -111,11 +111,16 @@ def grpc_target(addresses: str) -> str:
     """The gRPC target of one address, as it is, or of several "host:port" joined by commas.
 
     Names in a list are looked up here, once; only "dns:///name:port" follows what a name comes to mean. Raises
-    InvalidArgument for a list that holds anything else, or hosts that have no IP version in common.
+    InvalidArgument for what is empty or has a port beyond 65,535, for a list that holds anything else, or hosts that
+    have no IP version in common.
     """
     parts = [part.strip() for part in addresses.split(",")]
     if len(parts) == 1:
-        return addresses.strip()
+        _, _, port = parts[0].rpartition(":")
+        # Of a number that no port has, gRPC would take the remainder.
+        if not parts[0] or (port.isdecimal() and int(port) > _LARGEST_PORT):
+            raise InvalidArgument(f"{addresses!r} is not host:port", reason="BAD_ADDRESS")
+        return parts[0]
     found: dict[str, list[str]] = {"ipv4": [], "ipv6": []}
     for part in parts:
         host, _, port = part.rpartition(":")

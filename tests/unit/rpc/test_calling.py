@@ -24,9 +24,10 @@ def test_one_address_stays_as_it_is_and_several_become_a_list(addresses: str, ta
 
 @pytest.mark.parametrize(
     "addresses", ["127.0.0.1:1,", "a:1,b", "127.0.0.1:1,dns:///b:2", "127.0.0.1:1,:2", "127.0.0.1:99999,127.0.0.1:1",
-                  "127.0.0.1:1,[::1]:2", "no-such-host.invalid:1,127.0.0.1:1"],
+                  "127.0.0.1:1,[::1]:2", "no-such-host.invalid:1,127.0.0.1:1",
+                  "", " ", "127.0.0.1:99999", "dns:///gateway:65536"],
 )  # fmt: skip
-def test_a_list_that_cannot_be_connected_to_is_refused(addresses: str) -> None:
+def test_what_cannot_be_connected_to_is_refused(addresses: str) -> None:
     with pytest.raises(InvalidArgument) as caught:
         grpc_target(addresses)
     assert caught.value.reason == "BAD_ADDRESS"
