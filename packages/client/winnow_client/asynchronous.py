@@ -70,6 +70,7 @@ class AsyncClient:
         config = config or ClientConfig()
         self.config = dataclasses.replace(config, target=target) if target else config
         self._channel: grpc.aio.Channel | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._stub: SearchServiceAsyncStub | None = None
         self._closed = False
 
@@ -349,7 +350,8 @@ class AsyncClient:
         if self._closed:
             raise FailedPrecondition("the client is closed", reason="CLIENT_CLOSED")
         forking.check()
-        if self._stub is None:
+        # Of a loop that has ended, as after `asyncio.run`, nothing can be closed any more.
+        if self._stub is None or (self._loop is not None and self._loop.is_closed()):
             tracing.adopt()
             # Here and not in the constructor: a channel belongs to the event loop that runs when it is opened.
             repeatable = [method.name for method in SERVICE.methods if method.name not in NOT_REPEATABLE]
@@ -363,6 +365,7 @@ class AsyncClient:
                     api_key=self.config.api_key,
                 )
             )
+            self._loop = asyncio.get_running_loop()
             forking.opened(self._channel)
             self._stub = search_service_pb2_grpc.SearchServiceStub(self._channel)
         return self._stub

@@ -371,6 +371,17 @@ async def test_a_client_may_be_made_where_no_loop_runs(served: Served) -> None:
         assert [each async for each in client.list_collections()] == []
 
 
+def test_a_client_outlives_the_loop_that_it_was_used_in(served: Served) -> None:
+    client = AsyncClient(served.address)
+
+    async def names() -> list[str]:
+        return [each.name async for each in client.list_collections()]
+
+    for _ in range(3):
+        assert asyncio.run(names()) == []
+    asyncio.run(client.close())
+
+
 def test_a_blocking_client_ends_its_calls_and_says_so_when_closed(served: Served) -> None:
     client = Client(served.address)
     client.create_collection("papers")
