@@ -204,3 +204,37 @@ def test_a_reader_that_goes_away_is_no_accident(papers: Client, served: Served) 
         process.stdout.close()
         assert process.stderr.read() == ""
         assert process.wait(timeout=30) == 1
+
+
+@pytest.mark.parametrize(
+    ("redirection", "machine", "status", "said"),
+    [
+        (">/dev/full", (), 1, "Error: No space left on device.\n"),
+        (">/dev/full", ("--json",), 1, "Error: No space left on device.\n"),
+        (">&-", (), 0, ""),
+        (">&- 2>&-", ("--json",), 0, ""),
+    ],
+)
+def test_output_that_goes_nowhere_is_no_mistake_of_ours(
+    papers: Client, served: Served, redirection: str, machine: tuple[str, ...], status: int, said: str
+) -> None:
+    command = [*PYTHON, "collections", "list", "--gateway", served.address, *machine]
+    shell = ["sh", "-c", f'exec "$@" {redirection}', "sh", *command]
+    done = subprocess.run(shell, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (status, said)
+
+
+@pytest.mark.parametrize("machine", [(), ("--json",)])
+def test_what_an_older_encoding_cannot_hold_is_escaped(
+    papers: Client, served: Served, machine: tuple[str, ...]
+) -> None:
+    text = "\u6f22\u5b57 and \U0001f375"
+    list(papers.ingest("papers", [Document(id="tea", text=text)]))
+    command = [*PYTHON, "get", "papers", "tea", "--gateway", served.address, *machine]
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    if machine:
+        assert json.loads(done.stdout)["text"] == text
+    else:
+        assert "\\u6f22\\u5b57 and \\U0001f375" in done.stdout

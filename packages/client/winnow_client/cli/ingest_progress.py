@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from typing import TYPE_CHECKING, Self
 
 from winnow_client.cli.ingest_run import Tally
-from winnow_client.cli.output import console, printable, say
+from winnow_client.cli.output import console, printable, say, stream
 from winnow_client.cli.reading.records import Meter
 from winnow_client.documents import IngestOutcome
 
@@ -30,7 +29,7 @@ class Progress:
         self._stop = threading.Event()
         self._bar: Bar | None = None
         self._task: TaskID | None = None
-        if sys.stderr.isatty():
+        if stream(stderr=True).isatty():
             share = (BarColumn(), TaskProgressColumn())
             texts = (TextColumn("{task.fields[counts]}"), TimeRemainingColumn())
             label = TextColumn("{task.description}", markup=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -76,6 +77,10 @@ class Commands(click.Group):
         **extra: Any,
     ) -> Any:
         """Runs, and ends the process with an exit status; what goes wrong is one sentence on standard error."""
+        for each in (sys.stdout, sys.stderr):
+            # What the encoding of a terminal or a file cannot hold is written as an escape.
+            if isinstance(each, io.TextIOWrapper):
+                each.reconfigure(errors="backslashreplace")
         inner = {"args": args, "prog_name": prog_name or "winnow", "complete_var": complete_var, **extra}
         if not standalone_mode:
             return super().main(**inner, standalone_mode=False, windows_expand_args=windows_expand_args)
@@ -147,6 +152,9 @@ def sentence_of(error: Exception) -> str:
             sentence = text if text.endswith((".", "!", "?")) else f"{text} ({error.reason})."
         case OSError() if error.filename is not None:
             sentence = f"{error.filename}: {error.strerror}."
+        case OSError() if error.strerror:
+            # Of what has no name: standard output on a disk that is full.
+            sentence = f"{error.strerror}."
         case _:
             sentence = (
                 f"a mistake of ours, {type(error).__name__}: {_one_line(str(error))} (WINNOW_DEBUG=1 shows where)."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 import math
 import os
@@ -12,7 +13,7 @@ import unicodedata
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import click
 
@@ -49,9 +50,24 @@ def plain(value: Any) -> Any:
 
 def emit(value: Any) -> None:
     """Writes a value to standard output as one line of JSON."""
-    # A lone half of a surrogate pair, as in the name of a file, cannot be written as UTF-8; escaped it can.
+    # A lone half of a surrogate pair, as in the name of a file, cannot be written as UTF-8, nor most of the world's
+    # letters in an older encoding; escaped they can.
     text = json.dumps(plain(value), ensure_ascii=False, allow_nan=False)
-    click.echo(text if text.isprintable() else json.dumps(plain(value), allow_nan=False))
+    click.echo(text if text.isprintable() and _fits(text) else json.dumps(plain(value), allow_nan=False))
+
+
+def _fits(text: str) -> bool:
+    try:
+        text.encode(stream().encoding or "utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def stream(*, stderr: bool = False) -> TextIO:
+    """Standard output or standard error; where a process was started without it, one that takes all in silence."""
+    found: TextIO | None = sys.stderr if stderr else sys.stdout
+    return io.StringIO() if found is None else found
 
 
 def say(text: str) -> None:
@@ -63,9 +79,9 @@ def console(*, stderr: bool = False) -> Console:
     """A console of rich that leaves text as it is: no markup, no highlighting."""
     from rich.console import Console
 
-    stream = sys.stderr if stderr else sys.stdout
-    width = None if stream.isatty() or "COLUMNS" in os.environ else WIDTH_WITHOUT_TERMINAL
-    return Console(file=stream, width=width, markup=False, highlight=False, emoji=False)
+    file = stream(stderr=stderr)
+    width = None if file.isatty() or "COLUMNS" in os.environ else WIDTH_WITHOUT_TERMINAL
+    return Console(file=file, width=width, markup=False, highlight=False, emoji=False)
 
 
 def table(*columns: str, right: tuple[str, ...] = ()) -> Table:

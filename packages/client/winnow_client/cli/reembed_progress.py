@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Self
 
-from winnow_client.cli.output import console, emit, printable, say
+from winnow_client.cli.output import console, emit, printable, say, stream
 from winnow_client.collections import ReembedPhase, ReembedProgress
 from winnow_rpc.faults import Unavailable
 
@@ -56,7 +55,7 @@ class ReembedShown:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._said: tuple[float, ReembedPhase | None] = (time.monotonic(), None)
-        if sys.stderr.isatty() and not machine:
+        if stream(stderr=True).isatty() and not machine:
             from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
             columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())

@@ -15,6 +15,7 @@ from typing import TextIO
 import click
 
 from winnow_client.cli.connection import Connection, pass_connection
+from winnow_client.cli.output import stream
 from winnow_client.cli.processes_stack import Stack, StackConfig, StackFailed
 from winnow_client.cli.supervision_log import Entry, as_json, for_people
 
@@ -123,7 +124,7 @@ def up(
         drain_seconds=drain_seconds,
     )
     try:
-        status = asyncio.run(run_in_foreground(config, log=Log(sys.stdout, machine=machine), machine=machine))
+        status = asyncio.run(run_in_foreground(config, log=Log(stream(), machine=machine), machine=machine))
     except StackFailed as failure:
         raise click.ClickException(failure.message) from failure
     sys.exit(status)
