@@ -248,7 +248,13 @@ def _tokenized(sequences: list[TokenSequence], cuts: list[Cut], began: int) -> T
     return Tokenized(sequences, cuts, sum(len(s) for s in sequences), micros)
 
 
+# Of a text of which the vocabulary has nothing, a model without special tokens would be given no token at all, which no
+# model computes; it gets one that says nothing.
+
+
 def _single_sequence(frame: _Frame, ids: Ids, prompt_length: int) -> TokenSequence:
+    if not len(ids) + frame.size:
+        return TokenSequence.blank(1)
     segments = np.full(len(ids), frame.first_segment, dtype=np.int32)
     return TokenSequence(
         np.concatenate([frame.opening, ids, frame.closing]),
@@ -258,6 +264,8 @@ def _single_sequence(frame: _Frame, ids: Ids, prompt_length: int) -> TokenSequen
 
 
 def _pair_sequence(frame: _Frame, first: Ids, second: Ids) -> TokenSequence:
+    if not len(first) + len(second) + frame.size:
+        return TokenSequence.blank(1)
     return TokenSequence(
         np.concatenate([frame.opening, first, frame.middle, second, frame.closing]),
         np.concatenate(

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
+from tokenizers.models import BPE
 
 from tests.models.tiny import WORDS
 from winnow_inference.sequences import TokenSequence
@@ -182,3 +183,10 @@ async def test_long_texts_are_expected_to_wait_for_those_before_them_and_a_query
     finally:
         gate.set()
         tokenizer.close()
+
+
+def test_a_text_of_which_the_vocabulary_has_nothing_is_a_sequence_all_the_same() -> None:
+    # No special tokens, and none for what is unknown.
+    bare = TextTokenizer(Tokenizer(BPE({"a": 0, "b": 1}, [])), max_token_count=8)
+    assert [len(each) for each in bare.tokenize_texts(["\u6f22", "ab"]).sequences] == [1, 2]
+    assert [len(each) for each in bare.tokenize_pairs(["\u6f22"], ["\u6f22", "ab"]).sequences] == [1, 2]
