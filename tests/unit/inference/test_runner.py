@@ -205,6 +205,44 @@ async def test_a_stream_of_bulk_work_waits_for_room_instead() -> None:
         assert await asyncio.gather(*tasks) == [1, 2, 3, 4]
 
 
+async def test_a_large_request_gets_room_before_small_ones_that_came_after_it() -> None:
+    engine = FakeEngine()
+    async with running(engine) as runner:
+
+        def bulk(first: int, count: int) -> asyncio.Task[object]:
+            work = runner.run([sequence(first)] * count, priority=Priority.BULK, wait_for_room=True)
+            return asyncio.create_task(work)
+
+        async with busy(engine, runner):
+            tasks = [bulk(1, 70)]
+            await settle()
+            tasks.append(bulk(2, 70))
+            await settle()
+            small = [bulk(first, 1) for first in range(3, 8)]
+            await settle()
+            assert runner.queued_tokens == 700
+            # Those that are given up leave their places.
+            small[0].cancel()
+        await asyncio.gather(*tasks, *small[1:])
+        with pytest.raises(asyncio.CancelledError):
+            await small[0]
+    assert [2 in batch for batch in engine.batches].index(True) <= [4 in batch for batch in engine.batches].index(True)
+
+
+async def test_a_request_whose_deadline_passes_while_it_waits_for_room_is_told_so() -> None:
+    engine = FakeEngine()
+    async with running(engine) as runner:
+        async with busy(engine, runner):
+            first = asyncio.create_task(run(runner, *range(75), priority=Priority.BULK))
+            await settle()
+            for _ in range(2):
+                with pytest.raises(DeadlineExceeded):
+                    await runner.run(
+                        [sequence(1)], priority=Priority.BULK, wait_for_room=True, deadline=time.monotonic() + 0.01
+                    )
+        await first
+
+
 async def test_a_text_on_which_the_model_fails_fails_only_its_own_request() -> None:
     engine = FakeEngine()
 

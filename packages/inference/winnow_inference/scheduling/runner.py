@@ -40,6 +40,7 @@ class Runner:
         self._queue = Queue(costs=costs, bounds=limits.batch_bounds)
         self._dispatcher = Dispatcher(make_engine, self._queue, costs, limits)
         self._room: deque[asyncio.Future[None]] = deque()
+        self._first_to_wait = {priority: asyncio.Lock() for priority in Priority}
         self._expected: dict[Priority, list[int]] = {priority: [] for priority in Priority}
         """Tokens of each request that is being tokenized, or waits to be."""
 
@@ -189,16 +190,19 @@ class Runner:
             raise admission.too_large(request.tokens, limit=limit)
         if self._dispatcher.refusal is None and request.priority is Priority.INTERACTIVE and not wait:
             self._refuse_long_wait(request.tokens, deadline=request.deadline, slack=_SLACK)
-        while self._dispatcher.refusal is None and self.queued_tokens + request.tokens > limit:
-            if not wait:
+        if not wait:
+            if self._dispatcher.refusal is None and self.queued_tokens + request.tokens > limit:
                 raise self._full(request.tokens, limit, waiting=self.queued_tokens)
-            room = asyncio.get_running_loop().create_future()
-            self._room.append(room)
-            try:
-                async with asyncio.timeout_at(_loop_time(request.deadline)):
+            return
+        try:
+            # One at a time, in the order they came: else a large request would wait for as long as small ones come.
+            async with asyncio.timeout_at(_loop_time(request.deadline)), self._first_to_wait[request.priority]:
+                while self._dispatcher.refusal is None and self.queued_tokens + request.tokens > limit:
+                    room = asyncio.get_running_loop().create_future()
+                    self._room.append(room)
                     await room
-            except TimeoutError:
-                raise expired() from None
+        except TimeoutError:
+            raise expired() from None
 
     def _refuse_long_wait(
         self,
