@@ -151,6 +151,17 @@ def test_what_was_put_back_goes_first_again() -> None:
     assert waiting.tokens == before
 
 
+def test_a_request_whose_batches_are_taken_back_again_and_again_keeps_its_turn() -> None:
+    waiting = queue()
+    large = request(50, 50, 50, 50)
+    waiting.add(large)
+    for _ in range(5):
+        waiting.add(request(50, 50))
+        batch = waiting.next_batch(INTERACTIVE, 0.0)
+        assert taken(batch, large)
+        waiting.put_back(batch, passed_over_since=0.0)
+
+
 def test_what_was_put_back_is_in_its_old_place() -> None:
     waiting = queue()
     only = request(40, 40, 40, 40, in_order=True)

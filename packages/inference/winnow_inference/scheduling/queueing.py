@@ -167,8 +167,13 @@ class Queue:
         for request, indexes in reversed(_by_request(items).items()):
             if request.closed:
                 continue
-            if not request.waiting:
-                self._classes[request.priority].appendleft(request)
+            # With its turn, which it has not had: else one whose batches are taken back again and again, because others
+            # keep coming, would never have it.
+            if request.waiting:
+                self._classes[priority].remove(request)
+            self._classes[priority].appendleft(request)
+            if self._last_turn.get(priority) is request:
+                del self._last_turn[priority]
             request.put_back(indexes)
             self.tokens += sum(len(request.sequences[index]) for index in indexes)
 
