@@ -14,7 +14,7 @@ from tests.certificates import Authority
 from tests.contract.client.gateway_fake import FakeGateway, Served
 from winnow.search.v1 import search_service_pb2_grpc
 from winnow_client import AsyncClient, Client, ClientConfig, Document, Retries
-from winnow_client.cli.main import main
+from winnow_client.cli.main import main, sentence_of
 from winnow_gateway.authorizing import KeyAuthorizer
 from winnow_rpc.api_keys import read_keys
 from winnow_rpc.faults import Unauthenticated, Unavailable
@@ -117,6 +117,46 @@ def test_without_a_key_the_command_says_what_to_do(secured: Served, authority: A
     assert result.exit_code == 1
     assert "--api-key-file" in result.stderr
     assert "WINNOW_API_KEY" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("served_name", "expired", "trusted", "said"),
+    [
+        ("127.0.0.1", False, "stranger", "signed by no authority that is trusted here"),
+        ("127.0.0.1", True, "ours", "its certificate has expired"),
+        ("elsewhere.example", False, "ours", "does not bear the name"),
+        (None, False, "ours", "it does not speak TLS"),
+    ],
+)
+def test_the_command_says_what_is_wrong_with_tls(
+    gateway: FakeGateway,
+    authority: Authority,
+    tmp_path: Path,
+    served_name: str | None,
+    expired: bool,
+    trusted: str,
+    said: str,
+) -> None:
+    settings = {}
+    if served_name:
+        pair = authority.issue(served_name, expired=expired)
+        settings = {"tls_certificate": pair.certificate, "tls_key": pair.key}
+    server = Served(
+        lambda server: search_service_pb2_grpc.add_SearchServiceServicer_to_server(gateway, server), settings=settings
+    )
+    server.start()
+    try:
+        trust = {"ours": authority, "stranger": Authority(tmp_path / "stranger")}[trusted]
+        result = winnow("--gateway", server.address, "--tls-ca", str(trust.client().ca), "collections", "list")
+    finally:
+        server.shut()
+    assert result.exit_code == 1
+    assert said in result.stderr
+
+
+def test_a_connection_that_is_closed_at_once_may_want_tls() -> None:
+    closed = Unavailable("cannot be reached: Socket closed", reason="GATEWAY_UNREACHABLE", metadata={"target": "g:1"})
+    assert sentence_of(closed).startswith("the gateway at g:1 closes the connection: if it speaks TLS, say --tls")
 
 
 def test_files_that_are_no_certificates_are_one_sentence(tmp_path: Path) -> None:

@@ -137,11 +137,7 @@ def sentence_of(error: Exception) -> str:
         case click.ClickException():
             sentence = _one_line(error.format_message())
         case Fault(reason="GATEWAY_UNREACHABLE"):
-            target = error.metadata.get("target", "its address")
-            sentence = (
-                f"there is no gateway at {target}: start one with `winnow up`, or name another with "
-                f"--gateway HOST:PORT or WINNOW_GATEWAY."
-            )
+            sentence = _unreachable(error)
         case Fault(reason="NO_API_KEY"):
             sentence = (
                 "the gateway wants an API key: give one with --api-key-file FILE or WINNOW_API_KEY; "
@@ -160,6 +156,18 @@ def sentence_of(error: Exception) -> str:
                 f"a mistake of ours, {type(error).__name__}: {_one_line(str(error))} (WINNOW_DEBUG=1 shows where)."
             )
     return sentence
+
+
+def _unreachable(fault: Fault) -> str:
+    target = fault.metadata.get("target", "its address")
+    if cause := fault.metadata.get("cause"):
+        return f"the gateway at {target} cannot be talked to: {cause}; `winnow --help` names the options for TLS."
+    if any(words in fault.message for words in ("Socket closed", "Connection reset")):
+        return f"the gateway at {target} closes the connection: if it speaks TLS, say --tls, or --tls-ca FILE."
+    return (
+        f"there is no gateway at {target}: start one with `winnow up`, or name another with --gateway HOST:PORT or "
+        f"WINNOW_GATEWAY."
+    )
 
 
 def _one_line(text: str) -> str:
