@@ -135,7 +135,7 @@ def _numbered(path: Path, reader: Any, *, start: int) -> Iterator[tuple[int, Any
 def _open(path: Path) -> io.TextIOBase:
     zipped = path.with_name(path.name + ".gz")
     if zipped.exists():
-        return gzip.open(zipped, "rt", encoding="utf-8")
+        return gzip.open(zipped, "rt", encoding="utf-8-sig")
     if path.exists():
-        return path.open(encoding="utf-8")
+        return path.open(encoding="utf-8-sig")
     raise NotFound(f"there is no {path}, gzipped or not")

@@ -119,3 +119,15 @@ def test_a_judged_set_is_no_other_kind(tmp_path: Path) -> None:
 
 def test_evaluation_still_reads_judged_queries_alone(tmp_path: Path) -> None:
     assert [query.id for query in read_queries(write_set(tmp_path / "set"), "train")] == ["q1", "q2"]
+
+
+def with_mark(path: Path) -> None:
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+
+
+def test_files_that_begin_with_a_byte_order_mark_are_read(tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "set")
+    plain = read_judged_set(folder, "train")
+    for name in ("corpus.jsonl", "queries.jsonl", "qrels/train.tsv"):
+        with_mark(folder / name)
+    assert read_judged_set(folder, "train") == plain
