@@ -8,7 +8,7 @@ import io
 import json
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,9 @@ from typing import Any
 from winnow_client import Document
 from winnow_client.cli.reading.records import Place
 from winnow_rpc.faults import InvalidArgument, NotFound
+
+_COLUMNS = {"query-id", "corpus-id", "score"}
+_MALFORMED = "not query-id, corpus-id and score, separated by tabs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,15 +76,24 @@ def read_query_texts(folder: Path) -> dict[str, str]:
 def read_judgements(folder: Path, split: str) -> Iterator[Judgement]:
     """The lines of a split's qrels, as they stand. Raises InvalidArgument, naming the line, or NotFound."""
     path = folder / "qrels" / f"{split}.tsv"
-    for number, row in _numbered(path, lambda file: csv.DictReader(file, delimiter="\t"), start=2):
-        place = Place(str(path), number)
+    header: list[str] | None = None
+    for place, row in _read_rows(path):
+        if header is None:
+            header = row
+            if not _COLUMNS <= set(header):
+                there = "\t".join(header)[:80]
+                raise InvalidArgument(
+                    f"{place}: the header must name query-id, corpus-id and score, separated by tabs; there is {there!r}"
+                )
+            continue
+        fields = dict(zip(header, row, strict=False))
         try:
-            grade = float(row["score"])
-            judgement = Judgement(place, row["query-id"], row["corpus-id"], grade)
-        except (KeyError, TypeError, ValueError) as error:
-            raise InvalidArgument(f"{place}: not query-id, corpus-id and score, separated by tabs") from error
+            grade = float(fields["score"])
+            judgement = Judgement(place, fields["query-id"], fields["corpus-id"], grade)
+        except (KeyError, ValueError) as error:
+            raise InvalidArgument(f"{place}: {_MALFORMED}") from error
         if not math.isfinite(grade):
-            raise InvalidArgument(f"{place}: the score is {row['score']}")
+            raise InvalidArgument(f"{place}: the score is {fields['score']}")
         yield judgement
 
 
@@ -97,17 +109,35 @@ def splits_of(folder: Path) -> list[str]:
 
 
 def _read_lines(path: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
-    for number, line in _numbered(path, iter, start=1):
-        place = Place(str(path), number)
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise InvalidArgument(f"{place}: not JSON") from error
-        if not isinstance(record, dict):
-            raise InvalidArgument(f"{place}: not a JSON object")
-        yield place, record
+    with _open(path) as file:
+        for number, line in enumerate(_whole(path, file), start=1):
+            place = Place(str(path), number)
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                raise InvalidArgument(f"{place}: not JSON") from error
+            if not isinstance(record, dict):
+                raise InvalidArgument(f"{place}: not a JSON object")
+            yield place, record
+
+
+def _read_rows(path: Path) -> Iterator[tuple[Place, list[str]]]:
+    """The rows of a file of values between tabs, empty lines left out."""
+    with _open(path) as file:
+        reader = csv.reader(_whole(path, file), delimiter="\t")
+        while True:
+            place = Place(str(path), reader.line_num + 1)
+            try:
+                row = next(reader)
+            except StopIteration:
+                return
+            except csv.Error as error:
+                # A quotation mark that opens a value takes all to the next one, or to the module's limit.
+                raise InvalidArgument(f"{place}: {_MALFORMED} ({error})") from error
+            if row:
+                yield place, row
 
 
 def _field(record: dict[str, Any], name: str, place: Place) -> str:
@@ -117,19 +147,14 @@ def _field(record: dict[str, Any], name: str, place: Place) -> str:
     return value
 
 
-def _numbered(path: Path, reader: Any, *, start: int) -> Iterator[tuple[int, Any]]:
-    with _open(path) as file:
-        lines = enumerate(reader(file), start=start)
-        while True:
-            try:
-                line = next(lines)
-            except StopIteration:
-                return
-            except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-                raise InvalidArgument(f"{path}: the compressed file is damaged") from error
-            except UnicodeDecodeError as error:
-                raise InvalidArgument(f"{path}: is not UTF-8 ({error.reason})") from error
-            yield line
+def _whole(path: Path, lines: Iterable[str]) -> Iterator[str]:
+    """The lines of a file. Raises InvalidArgument where it is damaged."""
+    try:
+        yield from lines
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise InvalidArgument(f"{path}: the compressed file is damaged") from error
+    except UnicodeDecodeError as error:
+        raise InvalidArgument(f"{path}: is not UTF-8 ({error.reason})") from error
 
 
 def _open(path: Path) -> io.TextIOBase:

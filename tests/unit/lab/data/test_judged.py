@@ -131,3 +131,33 @@ def test_files_that_begin_with_a_byte_order_mark_are_read(tmp_path: Path) -> Non
     for name in ("corpus.jsonl", "queries.jsonl", "qrels/train.tsv"):
         with_mark(folder / name)
     assert read_judged_set(folder, "train") == plain
+
+
+def written(folder: Path, qrels: str) -> Path:
+    """A set whose file of qrels holds this and nothing else."""
+    made = write_set(folder)
+    (made / "qrels" / "train.tsv").write_text(qrels)
+    return made
+
+
+@pytest.mark.parametrize("qrels", ["q1\td1\t1\n", "q1\td1\t1\nq2\td2\t1\n", "q1 0 d1 1\nq2 0 d2 1\n", "query,doc\n"])
+def test_qrels_without_their_header_are_refused_with_what_stands_in_its_place(tmp_path: Path, qrels: str) -> None:
+    folder = written(tmp_path / "set", qrels)
+    said = refusal(folder)
+    assert said.startswith(f"{folder / 'qrels/train.tsv'}:1: the header must name query-id, corpus-id and score")
+    assert repr(qrels.splitlines()[0]) in said
+
+
+def test_the_columns_of_qrels_stand_in_any_order_and_may_be_more(tmp_path: Path) -> None:
+    folder = written(tmp_path / "set", "score\tby\tcorpus-id\tquery-id\n2\tme\td1\tq1\n")
+    assert read_judged_set(folder, "train").queries[0].judgements == {"d1": 2.0}
+
+
+def test_empty_lines_of_qrels_count_as_lines(tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "set", qrels="q1\td1\t1\n\n\nq2\td2\tgood\n")
+    assert f"{folder / 'qrels/train.tsv'}:5: not query-id" in refusal(folder)
+
+
+def test_a_quotation_mark_of_qrels_that_nothing_closes_is_named(tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "set", qrels='q1\td1\t1\n"q2\td2\t1\n' + "q1\td2\t1\n" * 20_000)
+    assert f"{folder / 'qrels/train.tsv'}:3: not query-id" in refusal(folder)
