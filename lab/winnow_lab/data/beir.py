@@ -48,9 +48,13 @@ class Judgement:
 
 def read_documents(folder: Path) -> Iterator[Document]:
     """The documents of a set, one after another. Raises InvalidArgument, naming the line, or NotFound."""
+    read: set[str] = set()
     for place, record in _read_lines(folder / "corpus.jsonl"):
-        title = record.get("title") or ""
-        yield Document(id=_field(record, "_id", place), title=str(title), text=_field(record, "text", place))
+        id_, title = _field(record, "_id", place), record.get("title") or ""
+        if id_ in read:
+            raise InvalidArgument(f"{place}: the id {id_!r} comes twice")
+        read.add(id_)
+        yield Document(id=id_, title=str(title), text=_field(record, "text", place))
 
 
 def has_text(document: Document) -> bool:
@@ -68,15 +72,20 @@ def read_queries(folder: Path, split: str) -> list[JudgedQuery]:
 
 
 def read_query_texts(folder: Path) -> dict[str, str]:
-    """The texts of all queries, judged or not, by id. Raises NotFound for a missing file."""
-    lines = _read_lines(folder / "queries.jsonl")
-    return {_field(record, "_id", place): _field(record, "text", place) for place, record in lines}
+    """The texts of all queries, judged or not, by id. Raises InvalidArgument, naming the line, or NotFound."""
+    texts: dict[str, str] = {}
+    for place, record in _read_lines(folder / "queries.jsonl"):
+        id_, text = _field(record, "_id", place), _field(record, "text", place)
+        if texts.setdefault(id_, text) != text:
+            raise InvalidArgument(f"{place}: the id {id_!r} comes twice, with different texts")
+    return texts
 
 
 def read_judgements(folder: Path, split: str) -> Iterator[Judgement]:
-    """The lines of a split's qrels, as they stand. Raises InvalidArgument, naming the line, or NotFound."""
+    """The lines of a split's qrels, each judgement once. Raises InvalidArgument, naming the line, or NotFound."""
     path = folder / "qrels" / f"{split}.tsv"
     header: list[str] | None = None
+    grades: dict[tuple[str, str], float] = {}
     for place, row in _read_rows(path):
         if header is None:
             header = row
@@ -94,7 +103,15 @@ def read_judgements(folder: Path, split: str) -> Iterator[Judgement]:
             raise InvalidArgument(f"{place}: {_MALFORMED}") from error
         if not math.isfinite(grade):
             raise InvalidArgument(f"{place}: the score is {fields['score']}")
-        yield judgement
+        judged = judgement.query, judgement.document
+        before = grades.get(judged)
+        if before is None:
+            grades[judged] = grade
+            yield judgement
+        elif before != grade:
+            raise InvalidArgument(
+                f"{place}: {judged[0]!r} and {judged[1]!r} were judged {before:g} before, and {grade:g} here"
+            )
 
 
 def is_judged_set(folder: Path) -> bool:

@@ -54,8 +54,6 @@ def read_judged_set(folder: Path, split: str, *, skip_missing: bool = False) -> 
 def _documents(folder: Path) -> dict[str, str]:
     texts: dict[str, str] = {}
     for document in read_documents(folder):
-        if document.id in texts:
-            raise InvalidArgument(f"{folder / 'corpus.jsonl'}: the id {document.id!r} comes twice")
         # As the gateway hands it to the models: title and text, a line each.
         texts[document.id] = f"{document.title}\n{document.text}" if document.title else document.text
     if not texts:

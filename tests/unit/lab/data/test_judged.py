@@ -161,3 +161,22 @@ def test_empty_lines_of_qrels_count_as_lines(tmp_path: Path) -> None:
 def test_a_quotation_mark_of_qrels_that_nothing_closes_is_named(tmp_path: Path) -> None:
     folder = write_set(tmp_path / "set", qrels='q1\td1\t1\n"q2\td2\t1\n' + "q1\td2\t1\n" * 20_000)
     assert f"{folder / 'qrels/train.tsv'}:3: not query-id" in refusal(folder)
+
+
+def test_a_judgement_that_contradicts_an_earlier_line_is_refused_and_one_that_repeats_it_is_not(tmp_path: Path) -> None:
+    said = refusal(write_set(tmp_path / "a", qrels=QRELS + "q1\td2\t0\nq1\td1\t0\n"))
+    assert f"{tmp_path / 'a/qrels/train.tsv'}:6: " in said
+    assert "'q1' and 'd1' were judged 1 before, and 0 here" in said
+    again = read_judged_set(write_set(tmp_path / "b", qrels=QRELS + "q1\td1\t1\n"), "train")
+    assert again.queries[0].judgements == {"d1": 1.0}
+
+
+def test_a_query_that_comes_twice_with_different_texts_is_refused(tmp_path: Path) -> None:
+    said = refusal(write_set(tmp_path / "a", queries=[*QUERIES, {"_id": "q1", "text": "another"}]))
+    assert said == f"{tmp_path / 'a/queries.jsonl'}:4: the id 'q1' comes twice, with different texts"
+    assert read_judged_set(write_set(tmp_path / "b", queries=[*QUERIES, QUERIES[0]]), "train").queries
+
+
+def test_a_document_that_comes_twice_is_refused_with_its_line(tmp_path: Path) -> None:
+    said = refusal(write_set(tmp_path / "set", corpus=[*CORPUS, CORPUS[0]]))
+    assert said == f"{tmp_path / 'set/corpus.jsonl'}:3: the id 'd1' comes twice"
