@@ -50,7 +50,7 @@ def read_documents(folder: Path) -> Iterator[Document]:
     """The documents of a set, one after another. Raises InvalidArgument, naming the line, or NotFound."""
     read: set[str] = set()
     for place, record in _read_lines(folder / "corpus.jsonl"):
-        id_, title = _field(record, "_id", place), record.get("title") or ""
+        id_, title = _id(record, place), record.get("title") or ""
         if id_ in read:
             raise InvalidArgument(f"{place}: the id {id_!r} comes twice")
         read.add(id_)
@@ -75,7 +75,7 @@ def read_query_texts(folder: Path) -> dict[str, str]:
     """The texts of all queries, judged or not, by id. Raises InvalidArgument, naming the line, or NotFound."""
     texts: dict[str, str] = {}
     for place, record in _read_lines(folder / "queries.jsonl"):
-        id_, text = _field(record, "_id", place), _field(record, "text", place)
+        id_, text = _id(record, place), _field(record, "text", place)
         if texts.setdefault(id_, text) != text:
             raise InvalidArgument(f"{place}: the id {id_!r} comes twice, with different texts")
     return texts
@@ -155,6 +155,13 @@ def _read_rows(path: Path) -> Iterator[tuple[Place, list[str]]]:
                 raise InvalidArgument(f"{place}: {_MALFORMED} ({error})") from error
             if row:
                 yield place, row
+
+
+def _id(record: dict[str, Any], place: Place) -> str:
+    value = record.get("_id")
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    return _field(record, "_id", place)
 
 
 def _field(record: dict[str, Any], name: str, place: Place) -> str:

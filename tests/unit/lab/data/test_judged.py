@@ -180,3 +180,14 @@ def test_a_query_that_comes_twice_with_different_texts_is_refused(tmp_path: Path
 def test_a_document_that_comes_twice_is_refused_with_its_line(tmp_path: Path) -> None:
     said = refusal(write_set(tmp_path / "set", corpus=[*CORPUS, CORPUS[0]]))
     assert said == f"{tmp_path / 'set/corpus.jsonl'}:3: the id 'd1' comes twice"
+
+
+def test_ids_may_be_whole_numbers_as_they_may_where_documents_are_ingested(tmp_path: Path) -> None:
+    folder = write_set(
+        tmp_path / "set", corpus=[{**CORPUS[0], "_id": 7}], queries=[{**QUERIES[0], "_id": 1}], qrels="1\t7\t1\n"
+    )
+    data = read_judged_set(folder, "train")
+    assert list(data.documents) == ["7"]
+    assert [(query.id, query.judgements) for query in data.queries] == [("1", {"7": 1.0})]
+    for id_ in (None, True, 1.5):
+        assert "has no string '_id'" in refusal(write_set(tmp_path / f"{id_}", corpus=[{**CORPUS[0], "_id": id_}]))
