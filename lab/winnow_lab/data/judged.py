@@ -14,7 +14,7 @@ def read_judged_set(folder: Path, split: str, *, skip_missing: bool = False) -> 
     """The documents, and the queries of a split that have an answer.
 
     Raises NotFound for a split that is not there, InvalidArgument where qrels name documents or queries that are not
-    there (unless `skip_missing`, which leaves those lines out), and where nothing is left.
+    there, or queries without text (unless `skip_missing`, which leaves those lines out), and where nothing is left.
     """
     splits = splits_of(folder)
     if split not in splits:
@@ -27,6 +27,8 @@ def read_judged_set(folder: Path, split: str, *, skip_missing: bool = False) -> 
     for judgement in read_judgements(folder, split):
         if judgement.query not in texts:
             missing.append((judgement.place, f"the query {judgement.query!r}, which is not in queries.jsonl"))
+        elif not texts[judgement.query].strip():
+            missing.append((judgement.place, f"the query {judgement.query!r}, whose text is blank"))
         elif judgement.document not in documents:
             missing.append((judgement.place, f"the document {judgement.document!r}, which is not in corpus.jsonl"))
         else:

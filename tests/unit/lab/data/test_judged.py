@@ -191,3 +191,11 @@ def test_ids_may_be_whole_numbers_as_they_may_where_documents_are_ingested(tmp_p
     assert [(query.id, query.judgements) for query in data.queries] == [("1", {"7": 1.0})]
     for id_ in (None, True, 1.5):
         assert "has no string '_id'" in refusal(write_set(tmp_path / f"{id_}", corpus=[{**CORPUS[0], "_id": id_}]))
+
+
+def test_a_judged_query_without_text_is_refused_or_left_out(tmp_path: Path) -> None:
+    folder = write_set(tmp_path / "set", queries=[QUERIES[0], {"_id": "q2", "text": " \n"}])
+    said = refusal(folder)
+    assert said.startswith(f"{folder / 'qrels/train.tsv'}:3: names the query 'q2', whose text is blank")
+    assert "so do 1 other lines" in said
+    assert [query.id for query in read_judged_set(folder, "train", skip_missing=True).queries] == ["q1"]
