@@ -15,6 +15,7 @@ from typing import Any
 
 from winnow_client import Document
 from winnow_client.cli.reading.records import Place
+from winnow_lab.data.texts import check_text
 from winnow_rpc.faults import InvalidArgument, NotFound
 
 _COLUMNS = {"query-id", "corpus-id", "score"}
@@ -54,7 +55,7 @@ def read_documents(folder: Path) -> Iterator[Document]:
         if id_ in read:
             raise InvalidArgument(f"{place}: the id {id_!r} comes twice")
         read.add(id_)
-        yield Document(id=id_, title=str(title), text=_field(record, "text", place))
+        yield Document(id=id_, title=check_text(str(title), "title", place), text=_field(record, "text", place))
 
 
 def has_text(document: Document) -> bool:
@@ -133,7 +134,7 @@ def _read_lines(path: Path) -> Iterator[tuple[Place, dict[str, Any]]]:
                 continue
             try:
                 record = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise InvalidArgument(f"{place}: not JSON") from error
             if not isinstance(record, dict):
                 raise InvalidArgument(f"{place}: not a JSON object")
@@ -168,7 +169,7 @@ def _field(record: dict[str, Any], name: str, place: Place) -> str:
     value = record.get(name)
     if not isinstance(value, str):
         raise InvalidArgument(f"{place}: has no string {name!r}")
-    return value
+    return check_text(value, name, place)
 
 
 def _whole(path: Path, lines: Iterable[str]) -> Iterator[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 from winnow_client.cli.reading.records import Row
 from winnow_lab.data.examples import Group, Kind, ScoredPair, Triplet
+from winnow_lab.data.texts import check_text
 from winnow_rpc.faults import InvalidArgument
 
 COLUMNS: Mapping[Kind, tuple[str, ...]] = {
@@ -88,6 +89,7 @@ def group(row: Row) -> Group:
     for text in documents:
         if not isinstance(text, str) or not text.strip():
             raise InvalidArgument(f"{row.place}: a document is empty or not a string")
+        check_text(text, "a document", row.place)
     return Group(_text(row, "query"), tuple(documents), tuple(_number(row, "label", value) for value in labels))
 
 
@@ -95,7 +97,7 @@ def _text(row: Row, name: str) -> str:
     value = row.fields.get(name)
     if not isinstance(value, str) or not value.strip():
         raise InvalidArgument(f"{row.place}: {name} is empty or not a string")
-    return value
+    return check_text(value, name, row.place)
 
 
 def _number(row: Row, what: str, value: Any) -> float:

@@ -199,3 +199,15 @@ def test_a_judged_query_without_text_is_refused_or_left_out(tmp_path: Path) -> N
     assert said.startswith(f"{folder / 'qrels/train.tsv'}:3: names the query 'q2', whose text is blank")
     assert "so do 1 other lines" in said
     assert [query.id for query in read_judged_set(folder, "train", skip_missing=True).queries] == ["q1"]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [("[" * 100_000, "not JSON"), ('{"_id": "q9", "text": "a \\ud800"}', "is half of a character")],
+)
+def test_a_line_that_is_no_text_is_named(tmp_path: Path, line: str, said: str) -> None:
+    folder = write_set(tmp_path / "set")
+    with (folder / "queries.jsonl").open("a") as file:
+        file.write(f"{line}\n")
+    assert refusal(folder).startswith(f"{folder / 'queries.jsonl'}:4: ")
+    assert said in refusal(folder)

@@ -201,3 +201,17 @@ def test_a_damaged_archive_is_refused(tmp_path: Path) -> None:
 def test_a_range_of_scores_must_run_upwards(low: float, high: float) -> None:
     with pytest.raises(InvalidArgument, match="from low to high"):
         ScoreRange(low, high)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"anchor": "a \ud800", "positive": "b"},
+        {"sentence1": "a", "sentence2": "\udfff", "score": 1},
+        {"query": "q", "documents": ["a", "b \ud800"], "labels": [1, 0]},
+    ],
+)
+def test_half_of_a_character_names_the_line(tmp_path: Path, row: dict[str, Any]) -> None:
+    said = refusal(jsonl(tmp_path / "s.jsonl", [row]))
+    assert said.startswith(f"{tmp_path / 's.jsonl'}:1: ")
+    assert "half of a character" in said
