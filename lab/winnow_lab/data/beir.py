@@ -90,10 +90,10 @@ def read_judgements(folder: Path, split: str) -> Iterator[Judgement]:
     for place, row in _read_rows(path):
         if header is None:
             header = row
-            if not _COLUMNS <= set(header):
-                there = "\t".join(header)[:80]
+            if not _COLUMNS.issubset(header):
                 raise InvalidArgument(
-                    f"{place}: the header must name query-id, corpus-id and score, separated by tabs; there is {there!r}"
+                    f"{place}: the header must name query-id, corpus-id and score, separated by tabs; there is "
+                    f"{chr(9).join(header)[:80]!r}"
                 )
             continue
         fields = dict(zip(header, row, strict=False))

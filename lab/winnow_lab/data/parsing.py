@@ -45,17 +45,23 @@ class ScoreRange:
 
 def kind_by_columns(columns: Collection[str]) -> Kind | None:
     """The kind of the rows that have these columns; None if they are of no kind that is known."""
-    return next((kind for kind, needed in COLUMNS.items() if set(needed) <= set(columns)), None)
+    return next((kind for kind in COLUMNS if not _missing(columns, kind)), None)
 
 
 def check_columns(row: Row, kind: Kind) -> None:
     """Raises InvalidArgument, naming the line, unless a row has the columns of a kind."""
-    missing = [name for name in COLUMNS[kind] if name not in row.fields]
+    missing = _missing(row.fields, kind)
     if missing:
         raise InvalidArgument(
             f"{row.place}: {kind} need {_listed(COLUMNS[kind])}; there is no {_listed(missing)}, "
             f"but {_listed(list(row.fields)) or 'nothing'}"
         )
+
+
+def _missing(columns: Collection[str], kind: Kind) -> list[str]:
+    """The columns that a kind needs and that are not there; negatives may have numbers alone."""
+    there = {*columns, *("negative" for name in columns if _NEGATIVE.fullmatch(name))}
+    return [name for name in COLUMNS[kind] if name not in there]
 
 
 def scored_pair(row: Row, range_: ScoreRange) -> ScoredPair:

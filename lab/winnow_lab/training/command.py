@@ -164,7 +164,7 @@ def train() -> None:
 
     DATA is a folder in the BEIR layout (corpus.jsonl, queries.jsonl, qrels/), a folder with a file for each split, or
     one file: JSONL, CSV, TSV or Parquet with the columns sentence1, sentence2, score; anchor, positive and perhaps
-    negative; or query, documents, labels. Text files may be gzipped.
+    negative (or negative_1, negative_2 and so on); or query, documents, labels. Text files may be gzipped.
 
     The folder that --out names serves as it is. A training that was killed goes on from its last checkpoint when the
     same command is given again. On several GPUs, or in several processes: torchrun --nproc-per-node 2 -m

@@ -215,3 +215,13 @@ def test_half_of_a_character_names_the_line(tmp_path: Path, row: dict[str, Any])
     said = refusal(jsonl(tmp_path / "s.jsonl", [row]))
     assert said.startswith(f"{tmp_path / 's.jsonl'}:1: ")
     assert "half of a character" in said
+
+
+def test_negatives_with_numbers_alone_are_negatives(tmp_path: Path) -> None:
+    row = {"anchor": "a", "positive": "b", "negative_1": "c", "negative_2": "d"}
+    data = read_data(jsonl(tmp_path / "t.jsonl", [row, row]))
+    assert isinstance(data, Triplets)
+    assert (kind_of(data), data.triplets[0]) == (Kind.TRIPLETS, Triplet("a", "b", ("c", "d")))
+    assert read_data(tmp_path / "t.jsonl", kind=Kind.TRIPLETS) == data
+    said = refusal(jsonl(tmp_path / "u.jsonl", [row, {"anchor": "a", "positive": "b"}]))
+    assert said.startswith(f"{tmp_path / 'u.jsonl'}:2: triplets need anchor, positive, negative; there is no negative")
