@@ -91,9 +91,9 @@ def read_judgements(folder: Path, split: str) -> Iterator[Judgement]:
         if header is None:
             header = row
             if not _COLUMNS.issubset(header):
+                stands = "\t".join(header)[:80]
                 raise InvalidArgument(
-                    f"{place}: the header must name query-id, corpus-id and score, separated by tabs; there is "
-                    f"{chr(9).join(header)[:80]!r}"
+                    f"{place}: the header must name query-id, corpus-id and score, separated by tabs, and is {stands!r}"
                 )
             continue
         fields = dict(zip(header, row, strict=False))
