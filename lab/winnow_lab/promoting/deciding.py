@@ -47,7 +47,7 @@ def compare(set_: str, system: str, measure: str, *, serving: Values, candidate:
 
 
 def regressions(comparisons: Sequence[Comparison]) -> list[Comparison]:
-    """Where the candidate is worse beyond chance: the whole interval of the difference lies below 0."""
+    """Where the candidate is worse beyond chance: the whole interval of the difference lies below 0, p at most 0.05."""
     return [comparison for comparison in comparisons if comparison.difference.is_loss]
 
 

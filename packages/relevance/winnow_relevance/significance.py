@@ -46,13 +46,18 @@ class Difference:
 
     @property
     def is_loss(self) -> bool:
-        """The whole interval lies below 0."""
-        return self.high < 0
+        """The whole interval lies below 0, and chance alone makes so much too seldom."""
+        return self.high < 0 and self._is_told
 
     @property
     def is_gain(self) -> bool:
-        """The whole interval lies above 0."""
-        return self.low > 0
+        """The whole interval lies above 0, and chance alone makes so much too seldom."""
+        return self.low > 0 and self._is_told
+
+    @property
+    def _is_told(self) -> bool:
+        # Of fewer than six queries an interval is that of the few values which happen to be there.
+        return self.p <= 1 - CONFIDENCE
 
 
 @dataclass(frozen=True, slots=True)

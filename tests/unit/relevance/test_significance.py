@@ -106,3 +106,21 @@ def test_a_paired_difference_has_its_standard_error() -> None:
     assert found.mean == pytest.approx(0.3)
     assert found.standard_error == pytest.approx(math.sqrt(0.07 / 3), abs=1e-12)
     assert paired_difference([1.0], [0.5]).standard_error == 0
+
+
+@pytest.mark.parametrize("queries", [1, 2, 3, 4, 5])
+def test_no_difference_of_so_few_queries_is_told_from_chance(queries: int) -> None:
+    # Whatever they are, one of 2^n equally likely orders of signs makes them: p is never below 2 / 32.
+    found = difference([0.9] * queries, [0.1] * queries)
+    assert found.low > 0
+    assert found.p > 0.05
+    assert not found.is_gain
+    assert not difference([0.1] * queries, [0.9] * queries).is_loss
+    assert difference([0.9] * 8, [0.1] * 8).is_gain
+
+
+def test_differences_of_few_queries_that_differ_by_chance_alone_are_seldom_called_significant() -> None:
+    generator = np.random.default_rng(4)
+    alone = [difference(generator.normal(size=4), np.zeros(4), rounds=500) for _ in range(200)]
+    assert not any(found.is_gain or found.is_loss for found in alone)
+    assert sum(found.low > 0 or found.high < 0 for found in alone) > 10, "intervals alone would have called some so"
