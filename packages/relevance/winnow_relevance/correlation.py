@@ -14,6 +14,9 @@ from winnow_relevance.significance import CONFIDENCE, Estimate
 def pearson(first: ArrayLike, second: ArrayLike) -> float:
     """Pearson's correlation of two sequences of the same length; NaN if all values of one are equal."""
     one, other = (np.asarray(values, dtype=float) for values in (first, second))
+    if not (np.ptp(one) and np.ptp(other)):
+        # The mean of equal values may differ from them in its last digit.
+        return math.nan
     one, other = one - one.mean(), other - other.mean()
     spread = math.sqrt(float((one**2).sum()) * float((other**2).sum()))
     return float((one * other).sum()) / spread if spread else math.nan

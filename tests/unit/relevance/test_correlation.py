@@ -38,3 +38,10 @@ def test_the_interval_is_that_of_scipy_and_of_few_pairs_says_nothing() -> None:
     assert (found.low, found.high) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
     assert correlation_interval(0.9, 3).low == -1
     assert correlation_interval(1.0, 10).high == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("value", [0.0, 0.1, 0.3, 1e9 / 3])
+def test_equal_values_correlate_with_nothing_whatever_they_are(value: float) -> None:
+    # Their mean is not always the value itself, to the last digit.
+    assert math.isnan(pearson([value] * 7, [1, 2, 3, 4, 5, 6, 9]))
+    assert math.isnan(pearson([1, 2, 3, 4, 5, 6, 9], [value] * 7))
