@@ -74,7 +74,8 @@ def promote(
 
     Both answer the same queries in this process. A bi-encoder is judged alone and in hybrid; a cross-encoder over the
     hybrid candidates, each ordering as its own configuration says. It is refused, with exit status 1, if on any set the
-    95% interval of the difference lies below 0, with p of 0.05 at most; else what to set is said, and with --into it is put in place.
+    95% interval of the difference lies below 0, with p of 0.05 at most; else what to set is said, and with --into it is
+    put in place.
     """
     from winnow_lab.evaluating.sets import read_set
     from winnow_lab.promoting import comparing, deciding
