@@ -242,7 +242,9 @@ def _keep(out: Path, findings: Findings) -> Path:
     )
     (folder / "front.png").write_bytes(drawn)
     (folder / "report.html").write_text(page(findings, drawn), encoding="utf-8")
-    (folder / "advice.json").write_text(json.dumps(_plain(findings), indent=2) + "\n", encoding="utf-8")
+    (folder / "advice.json").write_text(
+        json.dumps(plain(_plain(findings)), indent=2, allow_nan=False) + "\n", encoding="utf-8"
+    )
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -158,13 +159,14 @@ def _sureness(chosen: Option, best: Option, options: Sequence[Option]) -> Surene
         other = best
     paired = chosen.values - other.values
     count = len(paired)
-    spread = float(paired.std(ddof=1)) if count > 1 else 0.0
+    # One query has no spread: it shows nothing, and tells nothing of how many more would.
+    spread = float(paired.std(ddof=1)) if count > 1 else math.inf
     return Sureness(
         queries=count,
         compared_with=other.name,
         difference=difference(chosen.values, other.values),
         detectable=detectable_difference(spread, count),
-        needed={shown: queries_needed(spread, shown) for shown in SHOWN_DIFFERENCES},
+        needed={shown: queries_needed(spread, shown) for shown in SHOWN_DIFFERENCES} if count > 1 else {},
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,7 +34,8 @@ class Comparison:
 def compare(set_: str, system: str, measure: str, *, serving: Values, candidate: Values) -> Comparison:
     """Compares per-query values of shape [queries], the same queries in the same order."""
     paired = candidate - serving
-    spread = float(paired.std(ddof=1)) if paired.size > 1 else 0.0
+    # One query has no spread: it shows nothing.
+    spread = float(paired.std(ddof=1)) if paired.size > 1 else math.inf
     return Comparison(
         set=set_,
         system=system,

@@ -133,3 +133,11 @@ def test_the_plan_is_made_of_what_the_models_took_here() -> None:
 
 def test_percentiles_are_values_that_were_measured() -> None:
     assert latency([0.1 * each for each in range(1, 21)]) == Latency(p50=1.0, p95=pytest.approx(1.9))
+
+
+def test_one_query_is_not_said_to_show_every_difference() -> None:
+    options = [*retrieval(queries=1), *reranked({10: 0.70}, queries=1)]
+    advice = advise(options, Situation(budget=0.2, measured_size=5_000, corpus_size=5_000))
+    (said,) = sure(advice.sureness, "nDCG@10")
+    assert said.startswith("by 1 queries")
+    assert "not told from it" in said

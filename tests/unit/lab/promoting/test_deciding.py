@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 
@@ -32,3 +34,9 @@ def test_it_is_known_what_loss_so_many_queries_would_have_shown() -> None:
     few, many = compared("a", gain=0.0, queries=25), compared("a", gain=0.0, queries=400)
     assert few.detectable > 3 * many.detectable > 0
     assert (few.query_count, many.query_count) == (25, 400)
+
+
+def test_one_query_would_show_no_loss_however_large() -> None:
+    compared = compare("mine test", "dense", "nDCG@10", serving=np.array([0.9]), candidate=np.array([0.1]))
+    assert compared.detectable == math.inf
+    assert refusal([compared]) == ""
