@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
-from winnow_client import Document
 from winnow_lab.data.beir import JudgedQuery
 from winnow_lab.evaluating.answers import Answer, Asking, Order
 from winnow_lab.evaluating.sets import JudgedSet
+from winnow_lab.hashing import hash_of
 from winnow_lab.line_file import LineFile, whole_lines
 from winnow_rpc.faults import DataLoss
 
@@ -31,12 +30,12 @@ class UnfinishedAnswers:
         self._identity = {
             "set": judged.name,
             "split": judged.split,
-            "documents": _digest(judged.documents),
+            "documents": hash_of([each.id, each.title, each.text] for each in judged.documents),
             # As it is read again.
             **json.loads(json.dumps(asdict(asking))),
             **answered_by,
         }
-        name = hashlib.sha256(json.dumps(self._identity, sort_keys=True).encode()).hexdigest()[:12]
+        name = hash_of([sorted(self._identity.items())])[:12]
         self._of_set = f"{judged.name}-{judged.split}-"
         self.path = folder / f"{self._of_set}{name}.jsonl"
         self._lines = LineFile(self.path)
@@ -104,10 +103,3 @@ def _read(query: JudgedQuery, record: Mapping[str, Any]) -> Answer:
         rerank_scores=record["rerank_scores"],
         exhaustive=Order(**record["exhaustive"]) if record["exhaustive"] else None,
     )
-
-
-def _digest(documents: Iterable[Document]) -> str:
-    digest = hashlib.sha256()
-    for each in documents:
-        digest.update(json.dumps([each.id, each.title, each.text]).encode())
-    return digest.hexdigest()

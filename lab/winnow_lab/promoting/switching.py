@@ -6,12 +6,13 @@ step, and going back is to point it back.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import tempfile
 from pathlib import Path
 
+from winnow_inference.models.weights import sha256_of
+from winnow_lab.hashing import hash_of
 from winnow_rpc.faults import FailedPrecondition
 
 _NOT_THE_MODELS = ("training", "checkpoint-*", "checkpoints", ".*")
@@ -36,7 +37,7 @@ def switch(candidate: Path, place: Path) -> Path | None:
     try:
         copy, link = copying / "model", copying / "link"
         shutil.copytree(candidate, copy, ignore=shutil.ignore_patterns(*_NOT_THE_MODELS))
-        kept = place.with_name(f"{place.name}.{_digest(copy)[:12]}")
+        kept = place.with_name(f"{place.name}.{_content(copy)[:12]}")
         if not kept.exists():
             copy.rename(kept)
         link.symlink_to(kept.name)
@@ -46,12 +47,10 @@ def switch(candidate: Path, place: Path) -> Path | None:
     return before
 
 
-def _digest(folder: Path) -> str:
+def _content(folder: Path) -> str:
     """A hash of all files, which are on the disk when it returns, so that no link ever leads to half a model."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(f"{path.relative_to(folder)}\0".encode())
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    for path in files:
         with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
             os.fsync(file.fileno())
-    return digest.hexdigest()
+    return hash_of([path.relative_to(folder).as_posix(), sha256_of(path)] for path in files)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from itertools import chain
 from pathlib import Path
 
 from winnow_inference.models.weights import sha256_of
@@ -14,6 +13,7 @@ from winnow_lab.data.converting import groups_of
 from winnow_lab.data.examples import Group, JudgedSet, ScoredPairs
 from winnow_lab.data.parsing import ScoreRange
 from winnow_lab.data.reading import read_data
+from winnow_lab.hashing import hash_of
 from winnow_lab.recipe import sources
 from winnow_lab.recipe.sources import Source
 from winnow_lab.training.mining import MiningSettings
@@ -62,11 +62,10 @@ def groups_file(folders: Folders, miner: Path, *, share: float, seed: int) -> st
 
     Only installed packages, whose functions are learned from too, do not count: a training goes on after an upgrade.
     """
-    digest = hashlib.sha256(json.dumps([asdict(MINING), weights_hash(miner)]).encode())
-    for name, path in folders.files():
-        digest.update(f"{name} {sha256_of(path)}\n".encode())
+    files = ([name, sha256_of(path)] for name, path in folders.files())
+    digest = hash_of(chain([asdict(MINING), weights_hash(miner)], files))
     also = [name for name, path in (("packages", folders.packages), ("medical", folders.medical)) if path]
-    return "-".join(["groups", f"{share:g}", f"{seed}", *also, digest.hexdigest()[:12]]) + ".jsonl.gz"
+    return "-".join(["groups", f"{share:g}", f"{seed}", *also, digest[:12]]) + ".jsonl.gz"
 
 
 def gather(folders: Folders, *, share: float, draw: random.Random) -> list[Source]:

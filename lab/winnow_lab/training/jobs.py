@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -27,6 +25,7 @@ from winnow_lab.data.examples import (
 from winnow_lab.data.parsing import ScoreRange
 from winnow_lab.data.reading import DEV_NAMES, read_data, splits_of
 from winnow_lab.data.splitting import hold_out, sample
+from winnow_lab.hashing import hash_of
 from winnow_lab.training.encoding import embedder, taught
 from winnow_lab.training.evaluating import (
     Sampling,
@@ -152,7 +151,7 @@ def _for_cross_encoder(
                 "labels are such scores"
             )
         return groups
-    key = _key(_hash(groups), weights_hash(job.teacher))
+    key = _key(hash_of([[asdict(group) for group in groups]]), weights_hash(job.teacher))
     say(f"the teacher scores {sum(len(group.documents) for group in groups):,} pairs")
     labels = made_once(
         folder.training / f"taught-{key}.jsonl.gz",
@@ -170,7 +169,7 @@ def _mined(job: Job, data: Triplets | Groups | JudgedSet, folder: RunFolder, say
         return {}
     judged = as_judged_set(data)
     key = _key(
-        _hash([judged.documents, [[query.id, query.text, query.judgements] for query in judged.queries]]),
+        hash_of([[judged.documents, [[query.id, query.text, query.judgements] for query in judged.queries]]]),
         asdict(job.mining),
         weights_hash(job.miner),
         job.settings.seed,
@@ -190,7 +189,7 @@ def _reranking(job: Job, dev: Data, folder: RunFolder, say: Callable[[str], None
         return cross_encoder_evaluators(None, group_samples(dev))
     judged = as_judged_set(dev)
     depth = job.sampling.depth
-    key = _key(_hash([judged.documents, [query.text for query in judged.queries]]), weights_hash(job.miner), depth)
+    key = _key(hash_of([[judged.documents, [query.text for query in judged.queries]]]), weights_hash(job.miner), depth)
     path = folder.training / f"candidates-{key}.jsonl.gz"
     if not path.exists():
         say(f"looking for the candidates of {len(judged.queries):,} queries in {len(judged.documents):,} documents")
@@ -198,10 +197,5 @@ def _reranking(job: Job, dev: Data, folder: RunFolder, say: Callable[[str], None
     return cross_encoder_evaluators(None, made_once(path, lambda: candidates(judged, embed, depth=depth)))
 
 
-def _hash(value: Any) -> str:
-    text = json.dumps([asdict(each) if isinstance(each, Group) else each for each in value])
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def _key(*parts: Any) -> str:
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+    return hash_of([parts])[:12]

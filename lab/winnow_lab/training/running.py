@@ -6,17 +6,17 @@ The command line is thin over the two functions here; a script or a recipe calls
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from transformers import set_seed
 
 from winnow_lab.data.examples import Group, ScoredPair, Triplet
+from winnow_lab.hashing import hash_of
 from winnow_lab.training.assembling import arguments, make_trainer
 from winnow_lab.training.columns import Columns, Examples, columns_for
 from winnow_lab.training.cropping import cropped
@@ -92,7 +92,7 @@ def _train(
         raise InvalidArgument(f"{count} examples do not fill one batch of {settings.batch_size}", field="batch_size")
     folder = RunFolder(out)
     if is_first():
-        of_what = {"architecture": architecture, "start": weights_hash(start), "examples": _hash(columns)}
+        of_what = {"architecture": architecture, "start": weights_hash(start), "examples": _hash_of_examples(columns)}
         folder.claim({**of_what, **asdict(settings)}, overwrite=overwrite)
         folder.latest()
     with quiet_libraries():
@@ -154,12 +154,8 @@ def _prompts(model: Any, columns: Columns) -> dict[str, str] | None:
     return prompts if any(prompts.values()) else None
 
 
-def _hash(columns: Columns) -> str:
-    """One hash (hex) over all examples, in their order."""
-    digest = hashlib.sha256(json.dumps(list(columns)).encode())
-    for row in zip(*columns.values(), strict=True):
-        digest.update(json.dumps(row).encode())
-    return digest.hexdigest()
+def _hash_of_examples(columns: Columns) -> str:
+    return hash_of(chain([list(columns)], zip(*columns.values(), strict=True)))
 
 
 def _pairs(columns: Columns) -> int:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from winnow_inference.models.weights import check_folder, sha256_of, unreadable
+from winnow_lab.hashing import hash_of
 from winnow_lab.training.settings import Architecture
 from winnow_rpc.faults import FailedPrecondition
 
@@ -15,7 +15,7 @@ def weights_hash(folder: Path) -> str:
     """One hash (hex) over the weights and tokenizer of a model folder. Raises NotFound or FailedPrecondition."""
     check_folder(folder)
     files = [*sorted(folder.glob("*.safetensors")), folder / "tokenizer.json"]
-    return hashlib.sha256(" ".join(sha256_of(path) for path in files).encode()).hexdigest()
+    return hash_of(sha256_of(path) for path in files)
 
 
 def load_start(architecture: Architecture, folder: Path) -> Any:
