@@ -61,8 +61,9 @@ CHOSEN_EXHAUSTIVE = 1_000
     type=click.Path(file_okay=False, path_type=Path),
     default=Path(".winnow/advise"),
     show_default=True,
-    help="Where reports are kept.",
+    help="Where reports are kept, and answers until then; the same command goes on if it is interrupted.",
 )
+@click.option("--overwrite", is_flag=True, help="Ask every query, whatever an interrupted measurement left in --out.")
 @connection_options()
 @pass_connection
 @click.pass_context
@@ -75,6 +76,7 @@ def advise(
     out: Path,
     model: str,
     reranker_model: str,
+    overwrite: bool,
     **chosen: Any,
 ) -> None:
     """Say how to search: which mode, how deep, how sure that is, and what it would need.
@@ -84,9 +86,12 @@ def advise(
     which should do nothing else meanwhile. Recommends the smallest depth whose quality is within the noise of the best
     that keeps the budget, and writes a page to show a colleague.
     """
+    from winnow_lab.evaluating.unfinished import UNFINISHED
+
     where = where_of(ctx, connection, model=model, reranker_model=reranker_model, out=out)
-    findings = asyncio.run(_find(data, where, **chosen))
+    findings, made = asyncio.run(_find(data, where, unfinished=out / UNFINISHED, anew=overwrite, **chosen))
     folder = _keep(out, findings)
+    made.forget()
     if connection.machine:
         emit(_plain(findings))
     else:
@@ -98,6 +103,8 @@ async def _find(
     data: Path,
     where: Where,
     *,
+    unfinished: Path,
+    anew: bool,
     budget: float,
     corpus_size: int | None,
     rate: float,
@@ -105,7 +112,7 @@ async def _find(
     depths: tuple[int, ...],
     exhaustive: bool | None,
     **chosen: Any,
-) -> Findings:
+) -> tuple[Findings, Evaluation]:
     from winnow_lab.advising import costing, recommending, timing
     from winnow_lab.advising.measured import Situation
     from winnow_lab.advising.reporting import Findings
@@ -123,7 +130,7 @@ async def _find(
     async with evaluation.opened(where) as source:
         assert isinstance(source, ThroughGateway)
         with progress(window_seconds=300.0) as bars:
-            made = await evaluation.evaluate(source, judged, wanted, bars)
+            made = await evaluation.evaluate(source, judged, wanted, bars, unfinished=unfinished, anew=anew)
             collection = collection_name(judged, wanted.asking)
             kinds = list(dict.fromkeys(_asked(system) for system in made.judged.systems))
             took = await timing.time_searches(source.client, collection, judged.queries[:timed], kinds, bars)
@@ -143,7 +150,7 @@ async def _find(
     )
     facts = machine()
     of = f" of {judged.judged_count:,}" if judged.judged_count > len(judged.queries) else ""
-    return Findings(
+    findings = Findings(
         title=f"How to search {judged.name}",
         advice=advice,
         options=options,
@@ -158,6 +165,7 @@ async def _find(
         },
         notes=judged.notes,
     )
+    return findings, made
 
 
 def _asked(system: System) -> Asked:

@@ -16,7 +16,7 @@ from winnow_lab.evaluating.options import of_set, set_options
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from winnow_lab.promoting.comparing import Kind
+    from winnow_lab.promoting.comparing import Compared, Kind
     from winnow_lab.promoting.deciding import Comparison
 
 
@@ -54,6 +54,14 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="If it may serve, copy it beside this link and point the link at the copy, in one step.",
 )
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path(".winnow/promote"),
+    show_default=True,
+    help="Where answers are kept until it is done; the same command goes on from there if it is interrupted.",
+)
+@click.option("--overwrite", is_flag=True, help="Ask every query, whatever an interrupted comparison left in --out.")
 @click.option("--json", "machine", is_flag=True, help="Write JSON to standard output.")
 @pass_connection
 def promote(
@@ -68,6 +76,8 @@ def promote(
     machine: bool,
     depth: int,
     k: int,
+    out: Path,
+    overwrite: bool,
     **chosen: Any,
 ) -> int:
     """Compare a candidate model with the serving one, and refuse it if it is worse.
@@ -82,7 +92,8 @@ def promote(
 
     what = comparing.Kind(kind) if kind else comparing.kind_of(candidate)
     sets = [read_set(folder, **of_set(chosen)) for folder in folders]
-    comparisons = asyncio.run(_compare(what, serving, str(candidate), sets, depth=depth, k=k))
+    compared = asyncio.run(_compare(what, serving, str(candidate), sets, depth=depth, k=k, out=out, anew=overwrite))
+    comparisons = compared.comparisons
     refusal = deciding.refusal(comparisons)
     if machine or connection.machine:
         emit({"kind": what, "promoted": not refusal, "refusal": refusal, "comparisons": [*map(asdict, comparisons)]})
@@ -90,22 +101,27 @@ def promote(
         _show(comparisons)
     if refusal:
         say(f"Refused: {refusal}.")
+        compared.forget()
         return 1
     place = _put(candidate, into) if into else candidate
+    # Not before: a disk that is full now leaves nothing to measure again.
+    compared.forget()
     _say_what_to_set(what, place)
     return 0
 
 
 async def _compare(
-    what: Kind, serving: str, candidate: str, sets: Sequence[Any], *, depth: int, k: int
-) -> list[Comparison]:
+    what: Kind, serving: str, candidate: str, sets: Sequence[Any], *, depth: int, k: int, out: Path, anew: bool
+) -> Compared:
     from winnow_lab.bench_report import progress
+    from winnow_lab.evaluating.unfinished import UNFINISHED
     from winnow_lab.promoting import comparing
 
     with progress(window_seconds=300.0) as bars:
+        keeping = comparing.Keeping(bars, out / UNFINISHED, anew)
         if what is comparing.Kind.BI_ENCODER:
-            return await comparing.compare_bi_encoders(serving, candidate, sets, k=k, progress=bars)
-        return await comparing.compare_cross_encoders(serving, candidate, sets, depth=depth, k=k, progress=bars)
+            return await comparing.compare_bi_encoders(serving, candidate, sets, k=k, keeping=keeping)
+        return await comparing.compare_cross_encoders(serving, candidate, sets, depth=depth, k=k, keeping=keeping)
 
 
 def _put(candidate: Path, into: Path) -> Path:

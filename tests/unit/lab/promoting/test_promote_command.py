@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -17,14 +17,14 @@ from winnow_client.cli.main import main
 from winnow_lab.evaluating.answers import Asking
 from winnow_lab.evaluating.in_process import InProcess
 from winnow_lab.evaluating.sets import read_set
+from winnow_lab.line_file import whole_lines
 from winnow_lab.promoting import comparing
 from winnow_lab.promoting.comparing import Kind, kind_of
-from winnow_rpc.faults import FailedPrecondition, NotFound
+from winnow_rpc.faults import FailedPrecondition, NotFound, Unavailable
 
 Promote = Callable[..., Result]
-QUERIES = {
-    f"q{at}": f"which {word} of the" for at, word in enumerate(["capital", "river", "bread", "music", "sea", "red"])
-}
+ASKED = ["capital", "river", "bread", "music", "sea", "red", "cheese", "germany", "five", "hello"]
+QUERIES = {f"q{at}": f"which {word} of the" for at, word in enumerate(ASKED)}
 
 
 @pytest.fixture(scope="module")
@@ -38,11 +38,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def promote(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Promote:
+def promote(folder: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Promote:
     """The command, with torch, which need not convert what it computes, and a tiny bi-encoder as the default."""
     tiny = partial(InProcess, engine="torch")
     monkeypatch.setattr(comparing, "InProcess", lambda **models: tiny(**{"model": str(folder / "bi"), **models}))
-    return lambda *arguments: CliRunner().invoke(main, ["promote", *map(str, arguments)])
+    given = ["promote", "--out", str(tmp_path / "kept")]
+    return lambda *arguments: CliRunner().invoke(main, [*given, *map(str, arguments)])
 
 
 async def a_set_after(folder: Path, name: str, cross: Path, place: Path) -> Path:
@@ -107,3 +108,34 @@ def test_a_models_kind_is_read_from_its_configuration(folder: Path, tmp_path: Pa
     (tmp_path / "config.json").write_text("[")
     with pytest.raises(FailedPrecondition, match=r"config\.json"):
         kind_of(tmp_path)
+
+
+async def test_a_comparison_that_was_interrupted_goes_on_and_comes_to_the_same(
+    folder: Path, promote: Promote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = [folder / "cross-2", "--serving", folder / "cross-1", "--data", write_set(tmp_path / "made-up"), "--json"]
+    whole = await run(promote, *given)
+    scored: list[str] = []
+    fails_at = 7
+    """All four queries are scored by the serving model by then, and some by the candidate."""
+    score = InProcess.score
+
+    async def counting(models: InProcess, firsts: Sequence[str], seconds: Sequence[str]) -> list[float]:
+        scored.append(firsts[0])
+        if len(scored) == fails_at:
+            raise Unavailable("the power is gone")
+        return await score(models, firsts, seconds)
+
+    monkeypatch.setattr(InProcess, "score", counting)
+    interrupted = await run(promote, *given)
+    assert interrupted.exit_code == 1
+    assert "the power is gone" in interrupted.stderr
+    kept = sum(len(whole_lines(path)) - 1 for path in (tmp_path / "kept").rglob("*.jsonl"))
+    assert kept >= 4
+    before, fails_at = len(scored), 0
+    resumed = await run(promote, *given)
+    assert (resumed.exit_code, resumed.stdout) == (whole.exit_code, whole.stdout)
+    assert len(scored) - before == 2 * 4 - kept, "what was scored is not scored again"
+    assert "are not asked again" in resumed.stderr
+    assert "not used" not in resumed.stderr
+    assert list((tmp_path / "kept").rglob("*.jsonl")) == []
