@@ -131,7 +131,8 @@ class RunFolder:
 
     def _clear(self) -> None:
         """Removes all but what is named by what it was made from, which another run may use."""
-        for path in [*self.out.iterdir(), *self.training.iterdir()]:
+        of_run = self.training.iterdir() if self.training.is_dir() else ()
+        for path in [*self.out.iterdir(), *of_run]:
             if path == self.training or path.name.endswith(".jsonl.gz"):
                 continue
             if path.is_dir():

@@ -101,6 +101,11 @@ def test_a_folder_of_another_training_is_refused_with_what_differs(bi_encoder: P
     assert weights(tmp_path / "out") != before
 
 
+def test_an_empty_folder_is_begun_in_with_overwrite_too(bi_encoder: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    assert train(bi_encoder, tmp_path / "out", overwrite=True).steps == 8
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_folder_with_something_else_is_left_alone(bi_encoder: Path, tmp_path: Path, overwrite: bool) -> None:
     (tmp_path / "thesis.txt").write_text("years of work")
