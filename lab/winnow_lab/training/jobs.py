@@ -94,7 +94,8 @@ def read(job: Job) -> tuple[Data, Data | None]:
     """The data to train on, and to evaluate on; None: nothing is evaluated."""
     data = _read(job, job.data, job.split)
     dev: Data | None
-    name = job.dev or next((name for name in DEV_NAMES if name in splits_of(job.data)), "")
+    usual = (name for name in DEV_NAMES if name in splits_of(job.data) and name != job.split)
+    name = job.dev or next(usual, "")
     if name in splits_of(job.data):
         dev = _read(job, job.data, name)
     elif name:

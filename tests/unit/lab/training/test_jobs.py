@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,14 @@ def test_evaluation_data_may_be_another_file(train: Train, tmp_path: Path) -> No
     result = train("cross-encoder", path, "--dev", other)
     assert result.exit_code == 0, result.output
     assert "evaluate on other.jsonl: 8 groups" in result.stderr
+
+
+def test_the_split_that_is_trained_on_is_not_what_is_evaluated_on(train: Train, tmp_path: Path) -> None:
+    result = train("bi-encoder", write_judged_set(tmp_path / "set"), "--split", "dev", "--hold-out", "0.5")
+    assert result.exit_code == 0, result.output
+    counts = [int(count) for count in re.findall(r"on set, split dev: (\d+) retrieval", result.stderr)]
+    assert len(counts) == 2
+    assert sum(counts) == 12, "each query is on one side"
 
 
 def test_distillation_needs_a_teacher_and_learns_its_scores(train: Train, tmp_path: Path, cross_encoder: Path) -> None:
