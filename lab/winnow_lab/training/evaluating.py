@@ -12,6 +12,7 @@ from winnow_lab.data.examples import Data, Groups, JudgedSet, ScoredPairs
 from winnow_lab.data.splitting import sample, sample_documents
 from winnow_lab.training.mining import dense_neighbours
 from winnow_lab.training.negatives import Embed
+from winnow_rpc.faults import InvalidArgument
 
 NAME = "dev"
 """Metrics begin with this, as in dev_ndcg@10."""
@@ -57,9 +58,14 @@ def group_samples(groups: Groups) -> list[dict[str, Any]]:
 
 
 def sampled(dev: Data, sampling: Sampling) -> Data:
-    """The part of evaluation data that is looked at."""
+    """The part of evaluation data that is looked at. Raises InvalidArgument for pairs that correlate with nothing."""
     factor = 10 if isinstance(dev, ScoredPairs) else 1
     dev = sample(dev, sampling.queries * factor, seed=sampling.seed)
+    if isinstance(dev, ScoredPairs) and len({pair.score for pair in dev.pairs}) < 2:
+        raise InvalidArgument(
+            f"{dev.source}: the {len(dev.pairs)} pairs to evaluate on have one score and correlate with nothing: name "
+            f"others with --dev, hold more out with --hold-out, or --hold-out 0 to train without evaluation"
+        )
     return sample_documents(dev, sampling.documents, seed=sampling.seed) if isinstance(dev, JudgedSet) else dev
 
 

@@ -14,11 +14,12 @@ from click.testing import CliRunner, Result
 from tests.models.learnable import groups, triplets, write_groups, write_judged_set
 from winnow_client.cli.main import main
 from winnow_lab.data.converting import as_judged_set
-from winnow_lab.data.examples import Triplets
+from winnow_lab.data.examples import ScoredPair, ScoredPairs, Triplets
 from winnow_lab.training.encoding import embedder, taught
 from winnow_lab.training.evaluating import Sampling, candidates, sampled
 from winnow_lab.training.mining import MiningSettings
 from winnow_lab.training.negatives import find_negatives
+from winnow_rpc.faults import InvalidArgument
 
 Train = Callable[..., Result]
 
@@ -91,6 +92,13 @@ def test_the_split_that_is_trained_on_is_not_what_is_evaluated_on(train: Train, 
     counts = [int(count) for count in re.findall(r"on set, split dev: (\d+) retrieval", result.stderr)]
     assert len(counts) == 2
     assert sum(counts) == 12, "each query is on one side"
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_pairs_of_one_score_are_not_evaluated_on(count: int) -> None:
+    pairs = [ScoredPair(f"one {at}", "two", 0.5) for at in range(count)]
+    with pytest.raises(InvalidArgument, match=f"the {count} pairs to evaluate on have one score .*--hold-out"):
+        sampled(ScoredPairs(source="pairs.csv", pairs=pairs), Sampling())
 
 
 def test_distillation_needs_a_teacher_and_learns_its_scores(train: Train, tmp_path: Path, cross_encoder: Path) -> None:
