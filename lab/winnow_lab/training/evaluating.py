@@ -46,11 +46,18 @@ def candidates(dev: JudgedSet, embed: Embed, *, depth: int) -> list[dict[str, An
 
 
 def group_samples(groups: Groups) -> list[dict[str, Any]]:
-    """The same of groups: their own documents, in an order that says nothing of their labels."""
+    """The same of groups: their own documents, in an order that says nothing of their labels.
+
+    What has a label above 0 answers; where a teacher gave none such, what has the highest.
+    """
     return [
         {
             "query": group.query,
-            "positive": [text for text, label in zip(group.documents, group.labels, strict=True) if label > 0],
+            "positive": [
+                text
+                for text, label in zip(group.documents, group.labels, strict=True)
+                if label > 0 or label == max(group.labels)
+            ],
             "documents": sorted(group.documents, key=lambda text: hashlib.sha256(text.encode()).digest()),
         }
         for group in groups.groups

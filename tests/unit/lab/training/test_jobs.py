@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,9 @@ from click.testing import CliRunner, Result
 from tests.models.learnable import groups, triplets, write_groups, write_judged_set
 from winnow_client.cli.main import main
 from winnow_lab.data.converting import as_judged_set
-from winnow_lab.data.examples import ScoredPair, ScoredPairs, Triplets
+from winnow_lab.data.examples import Groups, ScoredPair, ScoredPairs, Triplets
 from winnow_lab.training.encoding import embedder, taught
-from winnow_lab.training.evaluating import Sampling, candidates, sampled
+from winnow_lab.training.evaluating import Sampling, candidates, group_samples, sampled
 from winnow_lab.training.mining import MiningSettings
 from winnow_lab.training.negatives import find_negatives
 from winnow_rpc.faults import InvalidArgument
@@ -99,6 +100,15 @@ def test_pairs_of_one_score_are_not_evaluated_on(count: int) -> None:
     pairs = [ScoredPair(f"one {at}", "two", 0.5) for at in range(count)]
     with pytest.raises(InvalidArgument, match=f"the {count} pairs to evaluate on have one score .*--hold-out"):
         sampled(ScoredPairs(source="pairs.csv", pairs=pairs), Sampling())
+
+
+def test_groups_of_a_teachers_scores_are_evaluated_by_its_best(train: Train, tmp_path: Path) -> None:
+    # Log-odds of a teacher that is sure of nothing: none is above 0.
+    made = [replace(group, labels=tuple(label - 5 for label in group.labels)) for group in groups(40)]
+    result = train("cross-encoder", write_groups(tmp_path / "groups.jsonl", made), "--loss", "margin-mse", "--json")
+    assert told(result)["first"]["value"] > 0
+    samples = group_samples(Groups(source="", groups=made))
+    assert [each["positive"] for each in samples] == [[group.documents[0]] for group in made]
 
 
 def test_distillation_needs_a_teacher_and_learns_its_scores(train: Train, tmp_path: Path, cross_encoder: Path) -> None:
