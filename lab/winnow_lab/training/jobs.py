@@ -118,9 +118,12 @@ def run(job: Job, data: Data, dev: Data | None, *, say: Callable[[str], None]) -
     folder.check()
     source = f"{data.source} ({kind_of(data)}, {count_of(data):,})"
     common: dict[str, Any] = {"source": source, "overwrite": job.overwrite, "weights": job.weights}
+    if dev is not None:
+        dev = sampled(dev, job.sampling)
+        common["evaluated_on"] = _evaluated_on(job, dev)
     if job.architecture is Architecture.BI_ENCODER:
         pairs_or_triplets = _for_bi_encoder(job, data, folder, say)
-        evaluators = [] if dev is None else bi_encoder_evaluators(sampled(dev, job.sampling))
+        evaluators = [] if dev is None else bi_encoder_evaluators(dev)
         return train_bi_encoder(job.start, pairs_or_triplets, job.settings, evaluators, job.out, **common)
     pairs_or_groups = _for_cross_encoder(job, data, folder, say)
     evaluators = [] if dev is None else _reranking(job, dev, folder, say)
@@ -183,7 +186,6 @@ def _mined(job: Job, data: Triplets | Groups | JudgedSet, folder: RunFolder, say
 
 
 def _reranking(job: Job, dev: Data, folder: RunFolder, say: Callable[[str], None]) -> list[Any]:
-    dev = sampled(dev, job.sampling)
     if isinstance(dev, ScoredPairs):
         return cross_encoder_evaluators(dev)
     if isinstance(dev, Groups):
@@ -196,6 +198,13 @@ def _reranking(job: Job, dev: Data, folder: RunFolder, say: Callable[[str], None
         say(f"looking for the candidates of {len(judged.queries):,} queries in {len(judged.documents):,} documents")
     embed = embedder(job.miner, bf16=job.settings.bf16)
     return cross_encoder_evaluators(None, made_once(path, lambda: candidates(judged, embed, depth=depth)))
+
+
+def _evaluated_on(job: Job, dev: Data) -> str:
+    """Names all that decides a metric but the model that is trained."""
+    searched = not isinstance(dev, ScoredPairs | Groups)
+    found_by = [weights_hash(job.miner), job.sampling.depth] if searched else []
+    return _key(job.architecture, asdict(replace(dev, source="", notes=())), *found_by)
 
 
 def _key(*parts: Any) -> str:

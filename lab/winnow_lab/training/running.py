@@ -41,6 +41,7 @@ def train_bi_encoder(
     out: Path,
     *,
     source: str = "",
+    evaluated_on: str = "",
     overwrite: bool = False,
     weights: WeightFormat = WeightFormat.FLOAT32,
 ) -> Trained:
@@ -48,11 +49,14 @@ def train_bi_encoder(
 
     `evaluators` are sentence-transformers'; without any, nothing is measured and the last model is kept. What an
     earlier call with the same arguments left in `out` goes on; another training's is refused unless `overwrite`.
-    `source` says in the card where the examples are from. `weights` is what the model is stored in and no part of the
+    `source` says in the card where the examples are from, `evaluated_on` names what the evaluators look at: of other
+    data it is another training. `weights` is what the model is stored in and no part of the
     run: asked again for float16, a finished one is only stored anew. Raises a Fault in one sentence for whatever goes
     wrong.
     """
-    return _train(Architecture.BI_ENCODER, start, examples, settings, evaluators, out, source, overwrite, weights)
+    return _train(
+        Architecture.BI_ENCODER, start, examples, settings, evaluators, out, source, evaluated_on, overwrite, weights
+    )
 
 
 def train_cross_encoder(
@@ -63,6 +67,7 @@ def train_cross_encoder(
     out: Path,
     *,
     source: str = "",
+    evaluated_on: str = "",
     overwrite: bool = False,
     weights: WeightFormat = WeightFormat.FLOAT32,
 ) -> Trained:
@@ -70,7 +75,9 @@ def train_cross_encoder(
 
     `start` may be a cross-encoder, a bi-encoder or a bare encoder; the latter two get a new head.
     """
-    return _train(Architecture.CROSS_ENCODER, start, examples, settings, evaluators, out, source, overwrite, weights)
+    return _train(
+        Architecture.CROSS_ENCODER, start, examples, settings, evaluators, out, source, evaluated_on, overwrite, weights
+    )
 
 
 def _train(
@@ -81,6 +88,7 @@ def _train(
     evaluators: Sequence[Any],
     out: Path,
     source: str,
+    evaluated_on: str,
     overwrite: bool,
     weights: WeightFormat,
 ) -> Trained:
@@ -93,6 +101,9 @@ def _train(
     folder = RunFolder(out)
     if is_first():
         of_what = {"architecture": architecture, "start": weights_hash(start), "examples": _hash_of_examples(columns)}
+        if evaluators:
+            # Metrics of other data would be compared with those from before a kill.
+            of_what["evaluated_on"] = evaluated_on
         folder.claim({**of_what, **asdict(settings)}, overwrite=overwrite)
         folder.latest()
     with quiet_libraries():

@@ -101,6 +101,14 @@ def test_a_folder_of_another_training_is_refused_with_what_differs(bi_encoder: P
     assert weights(tmp_path / "out") != before
 
 
+def test_metrics_of_other_data_are_not_compared_with_those_from_before_a_kill(bi_encoder: Path, tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        train(bi_encoder, tmp_path / "out", Told(RISING, kill_at(4)), evaluated_on="a hash")
+    with pytest.raises(FailedPrecondition, match=r"evaluated_on \(a hash there, another here\)"):
+        train(bi_encoder, tmp_path / "out", Told(RISING), evaluated_on="another")
+    assert train(bi_encoder, tmp_path / "out", Told(RISING[3:]), evaluated_on="a hash").steps == 8
+
+
 def test_an_empty_folder_is_begun_in_with_overwrite_too(bi_encoder: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     assert train(bi_encoder, tmp_path / "out", overwrite=True).steps == 8

@@ -87,6 +87,19 @@ def test_evaluation_data_may_be_another_file(train: Train, tmp_path: Path) -> No
     assert "evaluate on other.jsonl: 8 groups" in result.stderr
 
 
+def test_other_data_to_evaluate_on_make_another_training(train: Train, tmp_path: Path) -> None:
+    path = write_groups(tmp_path / "groups.jsonl", groups(8))
+    one = write_groups(tmp_path / "one.jsonl", groups(8, seed=5))
+    other = write_groups(tmp_path / "other.jsonl", groups(8, seed=6))
+    assert train("cross-encoder", path, "--dev", one).exit_code == 0
+    again = train("cross-encoder", path, "--dev", one)
+    assert again.exit_code == 0, again.output
+    for different in (["--dev", other], ["--dev", one, "--dev-queries", "4"]):
+        refused = train("cross-encoder", path, *different)
+        assert refused.exit_code == 1
+        assert "holds another training, which differs in evaluated_on" in refused.stderr
+
+
 def test_the_split_that_is_trained_on_is_not_what_is_evaluated_on(train: Train, tmp_path: Path) -> None:
     result = train("bi-encoder", write_judged_set(tmp_path / "set"), "--split", "dev", "--hold-out", "0.5")
     assert result.exit_code == 0, result.output
