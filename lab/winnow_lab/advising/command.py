@@ -124,7 +124,7 @@ async def _find(
 
     judged = read_set(data, **of_set(chosen))
     size = len(judged.documents)
-    depths = tuple(depth for depth in depths if depth < size) or (size,)
+    depths = tuple(depth for depth in depths if depth < size) or (size,) * bool(depths)
     whole = size <= CHOSEN_EXHAUSTIVE if exhaustive is None else exhaustive
     wanted = evaluation.wanted_of(depths=depths, first_depth=100, asking=Asking(exhaustive=whole))
     async with evaluation.opened(where) as source:

@@ -78,3 +78,14 @@ def test_all_is_asked_anew_if_that_is_wanted(advise: Advise, client: TimedClient
     client.fails_at, client.queries = set(), []
     assert advise("--overwrite").exit_code == 0
     assert set(client.queries) == set(QUERIES.values())
+
+
+def test_depths_of_none_are_none(advise: Advise, client: TimedClient) -> None:
+    result = advise("--depths", "0")
+    assert result.exit_code == 0, result.output
+    assert {each["kind"] for each in json.loads(result.stdout)["options"]} == {"retrieve", "lexical", "exhaustive"}
+
+
+def test_depths_beyond_a_small_set_are_all_of_it(advise: Advise) -> None:
+    options = json.loads(advise("--depths", "50,100").stdout)["options"]
+    assert {each["depth"] for each in options if each["kind"] == "two-stage"} == {len(DOCUMENTS)}
