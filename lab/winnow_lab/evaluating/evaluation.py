@@ -19,10 +19,10 @@ from winnow_gateway.planning import MAX_EXHAUSTIVE
 from winnow_gateway.qdrant_retrieval import FUSED_DEPTH
 from winnow_lab.evaluating.answers import DENSE, HYBRID, Answer, Asking, Recommended, activation_told
 from winnow_lab.evaluating.in_process import InProcess
-from winnow_lab.evaluating.judging import Judged, Report, estimated, measure
+from winnow_lab.evaluating.judging import Judged, Report, check_baseline, estimated, measure
 from winnow_lab.evaluating.keeping import keep
 from winnow_lab.evaluating.sets import JudgedSet
-from winnow_lab.evaluating.systems import systems
+from winnow_lab.evaluating.systems import System, systems
 from winnow_lab.evaluating.through_gateway import CALL_SECONDS, ThroughGateway
 from winnow_lab.evaluating.unfinished import UnfinishedAnswers
 from winnow_rpc.faults import InvalidArgument
@@ -163,18 +163,13 @@ async def evaluate(
     kept = UnfinishedAnswers(unfinished, judged, asking, answered_by) if unfinished else None
     if kept and anew:
         kept.forget()
-    answers = await _collect(source, judged, asking, progress, kept)
     recommended = source.recommended
+    # Before hours are spent, not after.
+    check_baseline(_compared(wanted, recommended), wanted.baseline)
+    answers = await _collect(source, judged, asking, progress, kept)
     if not recommended.activation:
         recommended = replace(recommended, activation=activation_told(answers))
-    compared = systems(
-        depths=wanted.depths,
-        rerank_over=asking.rerank_over,
-        recommended=recommended,
-        mixings=wanted.mixings,
-        fusions=wanted.fusions,
-        exhaustive=asking.exhaustive,
-    )
+    compared = _compared(wanted, recommended)
     measured = measure(answers, compared, k=wanted.k, deep=asking.first_depth)
     rows = estimated(
         measured, baseline=wanted.baseline, first_depth=min(asking.first_depth, count), document_count=count
@@ -193,6 +188,17 @@ async def evaluate(
         rows=rows,
     )
     return Evaluation(report=report, judged=measured, answers=answers, unfinished=kept)
+
+
+def _compared(wanted: Wanted, recommended: Recommended) -> list[System]:
+    return systems(
+        depths=wanted.depths,
+        rerank_over=wanted.asking.rerank_over,
+        recommended=recommended,
+        mixings=wanted.mixings,
+        fusions=wanted.fusions,
+        exhaustive=wanted.asking.exhaustive,
+    )
 
 
 async def _collect(

@@ -115,13 +115,19 @@ def measure(answers: Sequence[Answer], systems: Sequence[System], *, k: int, dee
     return Judged(systems, list(named), values, ceilings)
 
 
-def estimated(judged: Judged, *, baseline: str, first_depth: int, document_count: int) -> list[Row]:
-    """Rows of all systems. Raises InvalidArgument if none of them is the baseline."""
-    names = [system.name for system in judged.systems]
+def check_baseline(systems: Sequence[System], baseline: str) -> None:
+    """Raises InvalidArgument if none of the systems is the baseline."""
+    names = [system.name for system in systems]
     if baseline not in names:
         raise InvalidArgument(
             f"the baseline {baseline!r} is none of what is measured: {', '.join(names)}", field="baseline"
         )
+
+
+def estimated(judged: Judged, *, baseline: str, first_depth: int, document_count: int) -> list[Row]:
+    """Rows of all systems. Raises InvalidArgument if none of them is the baseline."""
+    check_baseline(judged.systems, baseline)
+    names = [system.name for system in judged.systems]
     queries, count, width = judged.values.shape
     against = judged.values[:, [names.index(baseline)], :].repeat(count, axis=1)
     means = estimates(judged.values.reshape(queries, -1))

@@ -18,7 +18,7 @@ from winnow_lab.evaluating.answers import Asking
 from winnow_lab.evaluating.evaluation import Evaluation, evaluate, wanted_of
 from winnow_lab.evaluating.sets import JudgedSet, read_set
 from winnow_lab.evaluating.through_gateway import ThroughGateway
-from winnow_rpc.faults import DataLoss, FailedPrecondition, Unavailable
+from winnow_rpc.faults import DataLoss, FailedPrecondition, InvalidArgument, Unavailable
 
 WORDS = list(DOCUMENTS)
 QUERIES = {f"q{at:02}": f"where is number {at}" for at in range(20)}
@@ -159,3 +159,12 @@ async def test_a_model_that_changes_meanwhile_ends_it(judged: JudgedSet, run: Ru
     with pytest.raises(FailedPrecondition, match="another bi-encoder answers than a moment ago"):
         await run(Changing(), judged)
     assert "5 answers are kept" in run.said
+
+
+async def test_a_baseline_that_is_not_measured_is_said_before_anything_is_asked(judged: JudgedSet, run: Run) -> None:
+    fake = FakeClient()
+    with pytest.raises(
+        InvalidArgument, match=r"the baseline 'hybird' is none of what is measured: dense, BM25, hybrid"
+    ):
+        await run(fake, judged, replace(WANTED, baseline="hybird"))
+    assert set(fake.queries) == {QUERIES["q00"]}, "the first one says what mixes"
