@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,21 +26,25 @@ _BM25 = LexicalConfig()
 class WeightsType(click.ParamType[tuple[float, float, float]]):
     """A constant k and two weights, as "3,3,1"."""
 
-    def __init__(self, first: str, second: str) -> None:
+    def __init__(self, first: str, second: str, *, whole: bool = False) -> None:
+        """`whole`: k is a whole number, as it is of a fusion."""
         self.name = f"K,{first},{second}"
+        self._whole = whole
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[float, float, float]:
-        """k, at least 1, and the weights, above 0."""
+        """k, at least 1, and the weights, above 0; all finite."""
         if isinstance(value, tuple):
             return value
         try:
             k, first, second = (float(part) for part in str(value).split(","))
         except ValueError:
             self.fail(f"{value!r} is not k and two weights, as in 3,3,1.", param, ctx)
-        if k < 1 or not (first > 0 and second > 0):
+        if not (1 <= k < math.inf and 0 < first < math.inf and 0 < second < math.inf):
             self.fail(f"{value!r}: k is at least 1, and the weights are above 0.", param, ctx)
+        if self._whole and not k.is_integer():
+            self.fail(f"{value!r}: k is a whole number.", param, ctx)
         return k, first, second
 
 
@@ -77,7 +82,11 @@ class WeightsType(click.ParamType[tuple[float, float, float]]):
 )
 @click.option("--baseline", default="hybrid", show_default=True, help="The system that all others are compared with.")
 @click.option(
-    "--fusion", "fusions", multiple=True, type=WeightsType("DENSE", "BM25"), help="A fusion to judge besides; repeats."
+    "--fusion",
+    "fusions",
+    multiple=True,
+    type=WeightsType("DENSE", "BM25", whole=True),
+    help="A fusion to judge besides; repeats.",
 )
 @click.option(
     "--mixing",

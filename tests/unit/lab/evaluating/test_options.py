@@ -39,3 +39,19 @@ def test_a_running_gateway_is_not_given_models(command: list[str], tmp_path: Pat
     result = CliRunner().invoke(main, [*command, str(tmp_path), "--gateway", "127.0.0.1:1", "--model", "mine"])
     assert result.exit_code == 2
     assert "a running gateway has its models" in " ".join(result.stderr.split())
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--mixing", "nan,1,1", "k is at least 1"),
+        ("--mixing", "3,inf,1", "the weights are above 0"),
+        ("--fusion", "3.5,1,1", "k is a whole number"),
+    ],
+)
+def test_constants_and_weights_are_numbers_that_are_used_as_they_are(
+    tmp_path: Path, option: str, value: str, said: str
+) -> None:
+    result = CliRunner().invoke(main, ["evaluate", str(tmp_path), option, value])
+    assert result.exit_code == 2
+    assert said in " ".join(result.stderr.split())
