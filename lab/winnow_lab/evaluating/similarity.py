@@ -23,8 +23,12 @@ from winnow_relevance import Estimate, correlation_interval, pearson, spearman
 BI_ENCODER, CROSS_ENCODER = "bi-encoder", "cross-encoder"
 
 
-_ANY_RANGE = ScoreRange(-1e6, 1e6)
-"""What scores run from and to means nothing to a correlation."""
+class _AsTheyAre(ScoreRange):
+    """What scores run from and to means nothing to a correlation."""
+
+    def unit(self, score: float) -> float:
+        """The score itself."""
+        return score
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +45,11 @@ class SimilarityReport:
 
 
 def read_pairs(path: Path, split: str) -> Sequence[ScoredPair]:
-    """Scored pairs of a file, or of the file of a split in a folder. Raises the faults of `read_data`."""
-    read = read_data(path, split, kind=Kind.SCORED_PAIRS, score_range=_ANY_RANGE)
+    """Scored pairs of a file, or of the file of a split in a folder, with their scores as they stand.
+
+    Raises the faults of `read_data`.
+    """
+    read = read_data(path, split, kind=Kind.SCORED_PAIRS, score_range=_AsTheyAre())
     assert isinstance(read, ScoredPairs)
     return read.pairs
 

@@ -45,3 +45,9 @@ def test_a_measure_that_is_not_computed_here_is_refused() -> None:
     assert paired_similarities(vectors, vectors + 1, "manhattan") == [-2.0]
     with pytest.raises(InvalidArgument, match="leave --in-process out"):
         similarities(vectors, vectors, "manhattan")
+
+
+def test_scores_are_kept_as_they_stand_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "test.csv"
+    path.write_text("sentence1,sentence2,score\na,b,4.5\nc,d,3000000\n")
+    assert [pair.score for pair in read_pairs(path, "test")] == [4.5, 3_000_000]
