@@ -151,7 +151,7 @@ async def _find(
     facts = machine()
     of = f" of {judged.judged_count:,}" if judged.judged_count > len(judged.queries) else ""
     findings = Findings(
-        title=f"How to search {judged.name}",
+        name=judged.name,
         advice=advice,
         options=options,
         situation=situation,
@@ -237,9 +237,9 @@ def _plain(findings: Findings) -> dict[str, Any]:
 def _keep(out: Path, findings: Findings) -> Path:
     from winnow_lab.advising.drawing import picture
     from winnow_lab.advising.reporting import page
+    from winnow_lab.evaluating.keeping import new_folder
 
-    folder = out / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{findings.title.rsplit(' ', 1)[-1]}"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = new_folder(out, findings.name)
     situation = findings.situation
     drawn = picture(
         findings.options,

@@ -30,7 +30,8 @@ code { background: #f3f3f3; padding: .1rem .3rem; } img { max-width: 100%; } .he
 class Findings:
     """All that a report tells."""
 
-    title: str
+    name: str
+    """Of the set."""
     advice: Advice
     options: Sequence[Option]
     situation: Situation
@@ -38,6 +39,11 @@ class Findings:
     made: Mapping[str, str]
     """How it was measured: what answered, and on what machine."""
     notes: Sequence[str] = ()
+
+    @property
+    def title(self) -> str:
+        """Of the report."""
+        return f"How to search {self.name}"
 
 
 def settings_of(option: Option) -> dict[str, str | int]:

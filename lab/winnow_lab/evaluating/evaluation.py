@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
@@ -20,7 +19,7 @@ from winnow_gateway.qdrant_retrieval import FUSED_DEPTH
 from winnow_lab.evaluating.answers import DENSE, HYBRID, Answer, Asking, Recommended, activation_told
 from winnow_lab.evaluating.in_process import InProcess
 from winnow_lab.evaluating.judging import Judged, Report, check_baseline, estimated, measure
-from winnow_lab.evaluating.keeping import keep
+from winnow_lab.evaluating.keeping import keep, new_folder
 from winnow_lab.evaluating.sets import JudgedSet
 from winnow_lab.evaluating.systems import System, systems
 from winnow_lab.evaluating.through_gateway import CALL_SECONDS, ThroughGateway
@@ -98,9 +97,9 @@ class Evaluation:
 
     def keep(self, out: Path) -> Path:
         """Keeps it in a folder of its own, and says which."""
-        name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{self.report.name}-{self.report.split}"
-        keep(out / name, self.report, self.judged, self.answers)
-        return out / name
+        folder = new_folder(out, f"{self.report.name}-{self.report.split}")
+        keep(folder, self.report, self.judged, self.answers)
+        return folder
 
 
 @asynccontextmanager

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +33,18 @@ def keep(folder: Path, report: Report, judged: Judged, answers: Sequence[Answer]
         with _zipped(folder / "runs" / f"{slug(system.name)}.trec.gz") as file:
             for answer in answers:
                 file.writelines(trec_lines(answer.query.id, system.order(answer), slug(system.name)))
+
+
+def new_folder(out: Path, name: str) -> Path:
+    """Makes a folder in `out` that nothing was kept in before, named by the time and `name`."""
+    begin = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    # Sets of one name, or two commands, may be done within a second.
+    for suffix in chain([""], (f"-{at}" for at in count(2))):
+        folder = out / f"{begin}-{name}{suffix}"
+        with contextlib.suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
+    raise AssertionError("numbers do not end")
 
 
 def slug(name: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from winnow_lab.data.examples import Kind, ScoredPair, ScoredPairs
 from winnow_lab.data.parsing import ScoreRange
 from winnow_lab.data.reading import read_data
 from winnow_lab.evaluating.in_process import InProcess
+from winnow_lab.evaluating.keeping import new_folder
 from winnow_lab.evaluating.tables import bounds
 from winnow_relevance import Estimate, correlation_interval, pearson, spearman
 
@@ -113,8 +113,7 @@ def show(report: SimilarityReport) -> Table:
 
 def keep(out: Path, report: SimilarityReport, records: Sequence[Mapping[str, object]]) -> Path:
     """Keeps the report and a line for each pair in a folder of its own, and says which."""
-    folder = out / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{report.name}"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = new_folder(out, report.name)
     (folder / "report.json").write_text(json.dumps(plain(report), indent=2) + "\n", encoding="utf-8")
     (folder / "pairs.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     return folder

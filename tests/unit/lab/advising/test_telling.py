@@ -27,7 +27,7 @@ def findings() -> Findings:
     advice = advise(options, situation)
     plan = cost(WORK, advice.chosen, documents=1_000_000, rate=5.0, budget=0.2, dimension=384)
     return Findings(
-        title="How to search <mine>",
+        name="<mine>",
         advice=advice,
         options=options,
         situation=situation,

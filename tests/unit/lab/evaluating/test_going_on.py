@@ -168,3 +168,11 @@ async def test_a_baseline_that_is_not_measured_is_said_before_anything_is_asked(
     ):
         await run(fake, judged, replace(WANTED, baseline="hybird"))
     assert set(fake.queries) == {QUERIES["q00"]}, "the first one says what mixes"
+
+
+async def test_what_is_kept_is_never_written_over(judged: JudgedSet, run: Run, tmp_path: Path) -> None:
+    # Within one second, or not.
+    made = await run(FakeClient(), judged)
+    kept = {made.keep(tmp_path / "kept") for _ in range(3)}
+    assert len(kept) == 3
+    assert all((folder / "report.json").is_file() for folder in kept)
