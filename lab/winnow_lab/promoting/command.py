@@ -89,7 +89,11 @@ def promote(
     """
     from winnow_lab.evaluating.sets import read_set
     from winnow_lab.promoting import comparing, deciding
+    from winnow_lab.promoting.switching import check_place
 
+    if into:
+        # Before an hour of measuring, not after.
+        check_place(into)
     what = comparing.Kind(kind) if kind else comparing.kind_of(candidate)
     sets = [read_set(folder, **of_set(chosen)) for folder in folders]
     compared = asyncio.run(_compare(what, serving, str(candidate), sets, depth=depth, k=k, out=out, anew=overwrite))

@@ -25,12 +25,7 @@ def switch(candidate: Path, place: Path) -> Path | None:
     Raises FailedPrecondition if something else than such a link is there, OSError if the disk is full: then what was
     there serves on.
     """
-    if place.exists() and not place.is_symlink():
-        raise FailedPrecondition(
-            f"{place} is there and no link: a folder cannot be replaced in one step. Name another place, and point the "
-            f"service at that",
-            reason="NOT_A_LINK",
-        )
+    check_place(place)
     before = place.resolve() if place.is_symlink() else None
     place.parent.mkdir(parents=True, exist_ok=True)
     copying = Path(tempfile.mkdtemp(prefix=f".{place.name}.", dir=place.parent))
@@ -45,6 +40,16 @@ def switch(candidate: Path, place: Path) -> Path | None:
     finally:
         shutil.rmtree(copying, ignore_errors=True)
     return before
+
+
+def check_place(place: Path) -> None:
+    """Raises FailedPrecondition if there is something else than a link that can be replaced."""
+    if place.exists() and not place.is_symlink():
+        raise FailedPrecondition(
+            f"{place} is there and no link: a folder cannot be replaced in one step. Name another place, and point the "
+            f"service at that",
+            reason="NOT_A_LINK",
+        )
 
 
 def _content(folder: Path) -> str:

@@ -139,3 +139,14 @@ async def test_a_comparison_that_was_interrupted_goes_on_and_comes_to_the_same(
     assert "are not asked again" in resumed.stderr
     assert "not used" not in resumed.stderr
     assert list((tmp_path / "kept").rglob("*.jsonl")) == []
+
+
+def test_a_place_that_is_no_link_is_refused_before_anything_is_measured(
+    folder: Path, promote: Promote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparing, "InProcess", lambda **models: pytest.fail("a model is opened"))
+    (tmp_path / "serving").mkdir()
+    given = [folder / "bi", "--data", write_set(tmp_path / "made-up"), "--into", tmp_path / "serving"]
+    refused = promote(*given)
+    assert refused.exit_code == 1
+    assert "is there and no link" in refused.stderr
