@@ -122,14 +122,17 @@ def calibrate(
 
 def _set_split(text: str) -> SetSplit:
     from winnow_lab.calibrating.collecting import SetSplit
+    from winnow_lab.data.beir import splits_of
 
-    name, _, split = text.partition(":")
-    folder = Path(name)
+    if Path(text).is_dir() or ":" not in text:
+        name, split = text, ""
+    else:
+        name, _, split = text.rpartition(":")
+    # However a folder is written, it is the same set: what is learned from is never what is checked on.
+    folder = Path(name).resolve()
     if not folder.is_dir():
         raise click.UsageError(f"there is no folder {name}", click.get_current_context())
-    if not split:
-        split = "dev" if (folder / "qrels" / "dev.tsv").exists() else "test"
-    return SetSplit(folder, split)
+    return SetSplit(folder, split or ("dev" if "dev" in splits_of(folder) else "test"))
 
 
 def _part(collected: Collected, *, half: int | None) -> Part:

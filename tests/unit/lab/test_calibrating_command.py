@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from winnow_lab.calibrating.candidates import (
     read_candidates,
 )
 from winnow_lab.calibrating.collecting import Collecting, SetSplit, cache_path
+from winnow_lab.calibrating.command import _set_split
 from winnow_lab.calibrating.learning import Part, learn_all
 from winnow_rpc.faults import FailedPrecondition, InvalidArgument
 
@@ -133,12 +135,14 @@ def letters(tmp_path: Path) -> Path:
     (folder / "queries.jsonl").write_text(
         "".join(json.dumps({"_id": query.query_id, "text": query.query}) + "\n" for query in queries)
     )
+    documents = [{"_id": f"d{at}", "title": "", "text": f"number {at}"} for at in range(20)]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(each) + "\n" for each in documents))
     rows = [f"{query.query_id}\t{id_}\t1\n" for query in queries for id_ in query.judgements]
     (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(rows))
-    collecting = Collecting(
+    given = Collecting(
         reranker=model, embedder=None, depth=20, queries=120, data=tmp_path / "index", cache=tmp_path / "cache"
     )
-    write(cache_path(SetSplit(folder, "test"), collecting), queries)
+    write(cache_path(SetSplit(folder, "test"), given), queries)
     return tmp_path
 
 
@@ -208,3 +212,24 @@ def test_a_set_that_is_not_there_is_named(letters: Path) -> None:
     status, _, said = run(letters, "--check", str(letters / "nothing"))
     assert status == 2
     assert f"there is no folder {letters / 'nothing'}" in " ".join(said.split())
+
+
+def test_a_split_that_is_packed_is_the_default_too(letters: Path) -> None:
+    qrels = letters / "letters" / "qrels"
+    (qrels / "dev.tsv.gz").write_bytes(gzip.compress((qrels / "test.tsv").read_bytes()))
+    split = _set_split(str(letters / "letters"))
+    assert split.split == "dev"
+    assert _set_split(f"{letters / 'letters'}:test").split == "test"
+
+
+def test_a_folder_with_a_colon_in_its_name_is_found(letters: Path) -> None:
+    folder = (letters / "letters").rename(letters / "letters:of-2026")
+    assert _set_split(str(folder)) == SetSplit(folder, "test")
+    assert _set_split(f"{folder}:test") == SetSplit(folder, "test")
+
+
+def test_a_set_that_is_written_in_two_ways_is_halved_all_the_same(letters: Path) -> None:
+    status, shown, said = run(letters, "--check", f"{letters}/model/../letters:test", "--dry-run", "--json")
+    assert status == 0, said
+    report = json.loads(shown)
+    assert report["learned_from"]["letters:test"] + report["checked_on"]["letters:test"] == 120

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 import random
 import re
@@ -12,16 +11,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from tests.models.tiny import WORDS, build_bi_encoder, build_cross_encoder
+from tests.models.tiny import WORDS, build_bi_encoder
 from winnow_client.cli.main import main
-from winnow_inference.models.locating import ModelFolder
-from winnow_lab.recipe import command
 from winnow_lab.recipe.command import settings_for
 from winnow_lab.recipe.preparing import MINING, Folders, gather, groups_file, make_groups
-from winnow_lab.training import jobs
 from winnow_lab.training.mining import Matrix
-from winnow_lab.training.settings import WeightFormat
-from winnow_lab.training.storing import stored_format
 
 
 def sentence(draw: random.Random, words: int) -> str:
@@ -45,6 +39,19 @@ def data(tmp_path: Path) -> Path:
         (folder / "queries.jsonl").write_text("\n".join(map(json.dumps, queries)))
         lines = [f"q{at}\t{id_}\t1" for at, id_ in enumerate(ids)]
         (folder / "qrels" / "train.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *lines]))
+    for name, split in (
+        ("squad", "dev"),
+        ("squad", "test"),
+        ("travel-dup", "dev"),
+        ("travel-dup", "test"),
+        ("cranfield", "test"),
+        ("npl", "test"),
+    ):
+        # What is learned from them is not looked at here.
+        folder = tmp_path / "data" / name
+        (folder / "qrels").mkdir(parents=True, exist_ok=True)
+        (folder / "corpus.jsonl").touch()
+        (folder / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n")
     stsb = tmp_path / "data" / "stsb"
     stsb.mkdir()
     rows = [f'"{sentence(draw, 6)}","{sentence(draw, 6)}",{4.5 if at % 2 else 1.0}' for at in range(12)]
@@ -90,35 +97,6 @@ def test_the_share_is_of_the_steps_too() -> None:
     assert settings_for(1.0, seed=1).max_steps == 640
     assert settings_for(0.1, seed=1).max_steps == 64
     assert settings_for(0.0001, seed=1).max_steps == 2
-
-
-def test_the_command_makes_a_model_says_how_long_it_takes_and_is_done_when_asked_again(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    bi, cross = build_bi_encoder(tmp_path / "bi"), build_cross_encoder(tmp_path / "cross")
-    monkeypatch.setattr(jobs, "default_bi_encoder", lambda: ModelFolder(id="bi", path=bi))
-    out = tmp_path / "out"
-    given = ["train", "shipped-reranker", str(data), "--out", str(out), "--from", str(cross), "--share", "0.003"]
-    calibrated: list[WeightFormat] = []
-    monkeypatch.setattr(command, "_calibrate", lambda *_: calibrated.append(stored_format(out)))
-    result = CliRunner().invoke(main, [*given, "--json"])
-    assert result.exit_code == 0, result.output
-    said = json.loads(result.stdout)
-    assert said["steps"] == 2
-    assert "minutes on this machine; on one GPU about" in result.stderr
-    (kept,) = (out / "training").glob("groups-*.jsonl.gz")
-    with gzip.open(kept, "rt") as file:
-        assert len(file.readlines()) == said["examples"]
-    assert calibrated == [WeightFormat.FLOAT16], "scores are learned from as the stored weights make them"
-    again = CliRunner().invoke(main, [*given, "--queries", "0", "--json"])
-    assert again.exit_code == 0, again.output
-    assert json.loads(again.stdout)["steps"] == 2
-    assert "minutes" not in again.stderr
-    with (data / "squad" / "corpus.jsonl").open("a") as file:
-        file.write("\n" + json.dumps({"_id": "train-99", "title": "", "text": "One more passage."}))
-    other = CliRunner().invoke(main, [*given, "--queries", "0", "--json"])
-    assert other.exit_code == 1, "the groups of other texts are other groups"
-    assert "differs in examples" in " ".join(other.stderr.split())
 
 
 def test_groups_are_named_by_the_texts_that_they_are_made_from_wherever_these_lie(data: Path, tmp_path: Path) -> None:
