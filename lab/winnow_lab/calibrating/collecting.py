@@ -36,11 +36,12 @@ from winnow_lab.calibrating.candidates import (
     Source,
     read_candidates,
 )
-from winnow_lab.data.beir import JudgedQuery, has_text, read_documents, read_queries
+from winnow_lab.data.beir import JudgedQuery, has_text, read_documents
+from winnow_lab.data.judged import read_judged_set
 from winnow_lab.filling import fill
 from winnow_lab.line_file import whole_lines
 from winnow_rpc.calling import ChannelSettings, open_channel
-from winnow_rpc.faults import FailedPrecondition, Fault, InvalidArgument, NotFound
+from winnow_rpc.faults import FailedPrecondition, Fault, NotFound
 
 # Two, so that embedding and retrieval of one go on while another is reranked.
 _SEARCHES_AT_ONCE = 2
@@ -76,6 +77,8 @@ class Collecting:
     """Where the index keeps the collections."""
     cache: Path
     """Where what was collected is kept."""
+    skip_missing: bool = False
+    """Whether judgements of what is not there are left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +99,10 @@ async def collect(
 ) -> list[Collected]:
     """The candidates of every split, from the cache or else from searches; no service is started for the cache.
 
-    Raises FailedPrecondition if the model is changed meanwhile, a cache was made with another bi-encoder, or a set
-    cannot be indexed whole.
+    Raises the faults of `read_judged_set`; FailedPrecondition if the model is changed meanwhile, a cache was made with
+    another bi-encoder, or a set cannot be indexed whole.
     """
-    wanted = {split: _sample(split, collecting.queries) for split in splits}
+    wanted = {split: _sample(split, collecting) for split in splits}
     missing = {}
     for split, queries in wanted.items():
         have = _cached_ids(cache_path(split, collecting))
@@ -116,13 +119,11 @@ async def collect(
     return [_cut(split, queries, collecting) for split, queries in wanted.items()]
 
 
-def _sample(split: SetSplit, count: int) -> list[JudgedQuery]:
-    judged = [query for query in read_queries(split.folder, split.split) if query.answered]
-    if not judged:
-        raise InvalidArgument(f"{split.name} has no query with a judgement above 0", reason="NO_JUDGEMENTS")
+def _sample(split: SetSplit, collecting: Collecting) -> list[JudgedQuery]:
+    judged = list(read_judged_set(split.folder, split.split, skip_missing=collecting.skip_missing).queries)
     # Drawn one after another, so that a larger sample holds the smaller one, and its cache goes on being used.
     random.Random(0).shuffle(judged)
-    return judged[:count]
+    return judged[: collecting.queries]
 
 
 def cache_path(split: SetSplit, collecting: Collecting) -> Path:

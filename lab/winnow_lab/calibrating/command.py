@@ -62,6 +62,7 @@ _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
     show_default=True,
     help="Where candidates and their scores are kept: what is there is not searched again.",
 )
+@click.option("--skip-missing", is_flag=True, help="Leave out judgements of documents that are not there.")
 @click.option("--out", type=_FOLDER, help="Folder to write winnow.json to.  [default: RERANKER]")
 @click.option("--dry-run", is_flag=True, help="Report, and write nothing to the model.")
 @click.option("--json", "machine_readable", is_flag=True, help="Write the report to standard output as JSON.")
@@ -75,6 +76,7 @@ def calibrate(
     embedder: str | None,
     index_data: Path,
     cache: Path,
+    skip_missing: bool,
     out: Path | None,
     dry_run: bool,
     machine_readable: bool,
@@ -94,7 +96,13 @@ def calibrate(
 
     to_learn, to_check = [_set_split(text) for text in learned_from], [_set_split(text) for text in checked_on]
     collecting = Collecting(
-        reranker=reranker, embedder=embedder, depth=depth, queries=queries, data=index_data, cache=cache
+        reranker=reranker,
+        embedder=embedder,
+        depth=depth,
+        queries=queries,
+        data=index_data,
+        cache=cache,
+        skip_missing=skip_missing,
     )
     # Ranks are mixed for whoever asks for it, as they were before.
     rank_mixing = read_learned(reranker).mixing or Mixing(k=10, retrieval_weight=1, rerank_weight=1)

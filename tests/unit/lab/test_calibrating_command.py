@@ -233,3 +233,13 @@ def test_a_set_that_is_written_in_two_ways_is_halved_all_the_same(letters: Path)
     assert status == 0, said
     report = json.loads(shown)
     assert report["learned_from"]["letters:test"] + report["checked_on"]["letters:test"] == 120
+
+
+def test_qrels_that_name_a_missing_document_are_refused_or_those_lines_left_out(letters: Path) -> None:
+    with (letters / "letters" / "qrels" / "test.tsv").open("a") as file:
+        file.write("q0\td99\t1\n")
+    status, _, said = run(letters, "--dry-run")
+    assert status == 1
+    assert "names the document 'd99', which is not in corpus.jsonl" in " ".join(said.split())
+    status, _, said = run(letters, "--dry-run", "--skip-missing")
+    assert status == 0, said
