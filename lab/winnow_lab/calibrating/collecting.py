@@ -7,11 +7,10 @@ service.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rich.progress import Progress
@@ -29,6 +28,7 @@ from winnow_client import (
 )
 from winnow_client.cli.processes_stack import RERANKER, Stack, StackConfig
 from winnow_gateway.ordering import StagePlace
+from winnow_inference.models.weights import sha256_of
 from winnow_lab.calibrating.candidates import (
     Candidate,
     CandidateFile,
@@ -36,9 +36,10 @@ from winnow_lab.calibrating.candidates import (
     Source,
     read_candidates,
 )
-from winnow_lab.data.beir import JudgedQuery, has_text, read_documents
+from winnow_lab.data.beir import JudgedQuery, content_of, has_text, read_documents
 from winnow_lab.data.judged import read_judged_set
 from winnow_lab.filling import fill
+from winnow_lab.hashing import hash_of
 from winnow_lab.line_file import whole_lines
 from winnow_rpc.calling import ChannelSettings, open_channel
 from winnow_rpc.faults import FailedPrecondition, Fault, NotFound
@@ -103,9 +104,10 @@ async def collect(
     another bi-encoder, or a set cannot be indexed whole.
     """
     wanted = {split: _sample(split, collecting) for split in splits}
+    paths = {split: cache_path(split, collecting) for split in splits}
     missing = {}
     for split, queries in wanted.items():
-        have = _cached_ids(cache_path(split, collecting))
+        have = _cached(paths[split], queries)
         missing[split] = [query for query in queries if query.id not in have]
     if any(missing.values()):
         async with (services or started_services)(collecting) as (client, activation):
@@ -115,8 +117,8 @@ async def collect(
                 await fill(client, folder.name, documents, progress)
             for split, queries in missing.items():
                 if queries:
-                    await _collect_split(client, split, queries, collecting, activation, progress)
-    return [_cut(split, queries, collecting) for split, queries in wanted.items()]
+                    await _collect_split(client, split, queries, collecting.depth, paths[split], activation, progress)
+    return [_cut(split, queries, paths[split]) for split, queries in wanted.items()]
 
 
 def _sample(split: SetSplit, collecting: Collecting) -> list[JudgedQuery]:
@@ -127,29 +129,38 @@ def _sample(split: SetSplit, collecting: Collecting) -> list[JudgedQuery]:
 
 
 def cache_path(split: SetSplit, collecting: Collecting) -> Path:
-    """The cache's file: its name changes with whatever changes the scores."""
+    """The cache's file: its name changes with whatever changes the scores, the texts of the documents among it."""
     path = collecting.reranker / "model.safetensors"
     if not path.is_file():
         raise NotFound(f"there is no {path}: {collecting.reranker} holds no cross-encoder", reason="MODEL_NOT_FOUND")
-    with path.open("rb") as weights:
-        digest = hashlib.file_digest(weights, "sha256")
-    digest.update(str(collecting.embedder).encode())
-    digest.update(str(split.folder.resolve()).encode())
-    name = f"{split.folder.name}-{split.split}-{collecting.depth}-{digest.hexdigest()[:12]}.jsonl"
+    embedder: str | list[str] | None = collecting.embedder
+    if embedder and Path(embedder).is_dir():
+        embedder = [sha256_of(each) for each in sorted(Path(embedder).rglob("*.safetensors"))]
+    made_from = [_files_hash(path, path.with_name("config.json")), embedder, content_of(read_documents(split.folder))]
+    name = f"{split.folder.name}-{split.split}-{collecting.depth}-{hash_of(made_from)[:12]}.jsonl"
     return collecting.cache / name
 
 
-def _cached_ids(path: Path) -> set[str]:
+def _files_hash(*paths: Path) -> str:
+    return hash_of(sha256_of(path) for path in paths if path.is_file())
+
+
+def _cached(path: Path, queries: Sequence[JudgedQuery]) -> dict[str, JudgedCandidates]:
+    """Query's id → what was collected for it, of the queries whose text is the same; with their judgements of now."""
     # A kill in the first moment leaves no whole line.
     if not whole_lines(path):
-        return set()
-    return {query.query_id for query in read_candidates(path)[1]}
+        return {}
+    asked = {query.id: query for query in queries}
+    return {
+        each.query_id: replace(each, judgements=asked[each.query_id].judgements)
+        for each in read_candidates(path)[1]
+        if each.query_id in asked and asked[each.query_id].text == each.query
+    }
 
 
-def _cut(split: SetSplit, queries: Sequence[JudgedQuery], collecting: Collecting) -> Collected:
-    source, found = read_candidates(cache_path(split, collecting))
-    by_id = {query.query_id: query for query in found}
-    return Collected(split, source, [by_id[query.id] for query in queries])
+def _cut(split: SetSplit, queries: Sequence[JudgedQuery], path: Path) -> Collected:
+    found = _cached(path, queries)
+    return Collected(split, read_candidates(path)[0], [found[query.id] for query in queries])
 
 
 @asynccontextmanager
@@ -189,11 +200,11 @@ async def _collect_split(
     client: AsyncClient,
     split: SetSplit,
     queries: Sequence[JudgedQuery],
-    collecting: Collecting,
+    depth: int,
+    path: Path,
     activation: str,
     progress: Progress,
 ) -> None:
-    path = cache_path(split, collecting)
     path.parent.mkdir(parents=True, exist_ok=True)
     task = progress.add_task(f"search {split.name}", total=len(queries))
     turns = asyncio.Semaphore(_SEARCHES_AT_ONCE)
@@ -201,7 +212,7 @@ async def _collect_split(
 
         async def one(query: JudgedQuery) -> None:
             async with turns:
-                file.add(*await _search(client, split, query, collecting.depth, activation))
+                file.add(*await _search(client, split, query, depth, activation))
             progress.advance(task)
 
         try:

@@ -16,6 +16,7 @@ from typing import Any
 from winnow_client import Document
 from winnow_client.cli.reading.records import Place
 from winnow_lab.data.texts import check_text
+from winnow_lab.hashing import hash_of
 from winnow_rpc.faults import InvalidArgument, NotFound
 
 _COLUMNS = {"query-id", "corpus-id", "score"}
@@ -61,6 +62,11 @@ def read_documents(folder: Path) -> Iterator[Document]:
 def has_text(document: Document) -> bool:
     """Whether there is anything of it to be found: one that is blank is refused by a gateway."""
     return bool(document.title.strip() or document.text.strip())
+
+
+def content_of(documents: Iterable[Document]) -> str:
+    """One hash (hex) over the ids and texts of documents, in their order."""
+    return hash_of([each.id, each.title, each.text] for each in documents)
 
 
 def read_queries(folder: Path, split: str) -> list[JudgedQuery]:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
-from winnow_lab.data.beir import JudgedQuery
+from winnow_lab.data.beir import JudgedQuery, content_of
 from winnow_lab.evaluating.answers import Answer, Asking, Order
 from winnow_lab.evaluating.sets import JudgedSet
 from winnow_lab.hashing import hash_of
@@ -30,7 +30,7 @@ class UnfinishedAnswers:
         self._identity = {
             "set": judged.name,
             "split": judged.split,
-            "documents": hash_of([each.id, each.title, each.text] for each in judged.documents),
+            "documents": content_of(judged.documents),
             # As it is read again.
             **json.loads(json.dumps(asdict(asking))),
             **answered_by,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +15,7 @@ from click.testing import CliRunner
 from winnow_client.cli.main import main
 from winnow_gateway.ordering import StagePlace
 from winnow_inference.models.learned import Mixing, Platt, read_learned
+from winnow_lab.calibrating import collecting
 from winnow_lab.calibrating.candidates import (
     Candidate,
     CandidateFile,
@@ -25,7 +28,8 @@ from winnow_lab.calibrating.candidates import (
 from winnow_lab.calibrating.collecting import Collecting, SetSplit, cache_path
 from winnow_lab.calibrating.command import _set_split
 from winnow_lab.calibrating.learning import Part, learn_all
-from winnow_rpc.faults import FailedPrecondition, InvalidArgument
+from winnow_lab.data.beir import JudgedQuery
+from winnow_rpc.faults import FailedPrecondition, InvalidArgument, Unavailable
 
 SOURCE = Source(
     set="letters",
@@ -243,3 +247,70 @@ def test_qrels_that_name_a_missing_document_are_refused_or_those_lines_left_out(
     assert "names the document 'd99', which is not in corpus.jsonl" in " ".join(said.split())
     status, _, said = run(letters, "--dry-run", "--skip-missing")
     assert status == 0, said
+
+
+def collecting_of(folder: Path, **changed: str | None) -> Collecting:
+    return Collecting(
+        reranker=folder / "model",
+        embedder=changed.get("embedder"),
+        depth=20,
+        queries=120,
+        data=folder / "index",
+        cache=folder / "cache",
+    )
+
+
+def test_candidates_that_were_collected_before_count_by_the_judgements_of_now(letters: Path) -> None:
+    before = json.loads(run(letters, "--dry-run", "--json")[1])
+    qrels = letters / "letters" / "qrels" / "test.tsv"
+    header, *rows = qrels.read_text().splitlines()
+    # No longer what the reranker likes.
+    judged = (f"{row.split()[0]}\td{(int(row.split()[1][1:]) + 1) % 20}\t1" for row in rows)
+    qrels.write_text("\n".join([header, *judged]))
+    status, shown, said = run(letters, "--dry-run", "--json")
+    assert status == 0, said
+    now = json.loads(shown)
+    assert now["calibrated"]["before"]["log_loss"] > before["calibrated"]["before"]["log_loss"]
+
+
+@pytest.mark.parametrize("changed", ["document", "embedder", "configuration"])
+def test_whatever_changes_the_scores_changes_the_caches_name(letters: Path, changed: str) -> None:
+    embedder = letters / "embedder"
+    embedder.mkdir()
+    (embedder / "model.safetensors").write_bytes(b"other weights")
+    split, given = SetSplit(letters / "letters", "test"), collecting_of(letters, embedder=str(embedder))
+    before = cache_path(split, given)
+    assert cache_path(split, given) == before
+    if changed == "document":
+        with (letters / "letters" / "corpus.jsonl").open("a") as file:
+            file.write(json.dumps({"_id": "d20", "title": "", "text": "one more"}))
+    elif changed == "embedder":
+        (embedder / "model.safetensors").write_bytes(b"trained further")
+    else:
+        (letters / "model" / "config.json").write_text('{"activation": "another"}')
+    assert cache_path(split, given) != before
+
+
+def test_a_query_whose_text_has_changed_is_searched_again(letters: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[str] = []
+
+    async def search(client: object, split: object, queries: Sequence[JudgedQuery], *more: object) -> None:
+        searched.extend(query.id for query in queries)
+        raise Unavailable("no service is there")
+
+    @asynccontextmanager
+    async def services(collecting: object) -> AsyncIterator[tuple[None, str]]:
+        yield None, "sigmoid"
+
+    async def fill(*given: object) -> None:
+        """Nothing is indexed."""
+
+    monkeypatch.setattr(collecting, "_collect_split", search)
+    monkeypatch.setattr(collecting, "started_services", services)
+    monkeypatch.setattr(collecting, "fill", fill)
+    path = letters / "letters" / "queries.jsonl"
+    path.write_text(path.read_text().replace('"q7", "text": "?"', '"q7", "text": "what else"'))
+    status, _, said = run(letters, "--dry-run")
+    assert status == 1
+    assert "no service is there" in said
+    assert searched == ["q7"]
