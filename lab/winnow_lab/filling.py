@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from rich.progress import Progress
 
 from winnow_client import AsyncClient, Document, LexicalConfig
 from winnow_rpc.faults import AlreadyExists, FailedPrecondition
+
+_LONGEST = 128
+"""Characters of a collection's name."""
+
+
+def collection_of(set_: str) -> str:
+    """The collection that a set is indexed in: the set's name, without what a collection's cannot hold."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", set_).lstrip("._-")[:_LONGEST] or "set"
 
 
 async def fill(

@@ -38,7 +38,7 @@ from winnow_lab.calibrating.candidates import (
 )
 from winnow_lab.data.beir import JudgedQuery, content_of, has_text, read_documents
 from winnow_lab.data.judged import read_judged_set
-from winnow_lab.filling import fill
+from winnow_lab.filling import collection_of, fill
 from winnow_lab.hashing import hash_of
 from winnow_lab.line_file import whole_lines
 from winnow_rpc.calling import ChannelSettings, open_channel
@@ -114,7 +114,7 @@ async def collect(
             folders = dict.fromkeys(split.folder for split, queries in missing.items() if queries)
             for folder in folders:
                 documents = [document for document in read_documents(folder) if has_text(document)]
-                await fill(client, folder.name, documents, progress)
+                await fill(client, collection_of(folder.name), documents, progress)
             for split, queries in missing.items():
                 if queries:
                     await _collect_split(client, split, queries, collecting.depth, paths[split], activation, progress)
@@ -227,7 +227,7 @@ async def _search(
     client: AsyncClient, split: SetSplit, query: JudgedQuery, depth: int, activation: str
 ) -> tuple[Source, JudgedCandidates]:
     result = await client.search(
-        split.folder.name,
+        collection_of(split.folder.name),
         query.text,
         limit=depth,
         depth=depth,

@@ -24,7 +24,7 @@ from winnow_lab.data.beir import JudgedQuery
 from winnow_lab.evaluating.answers import BM25, DENSE, HYBRID, Answer, AnyMixing, Asking, Order, Recommended
 from winnow_lab.evaluating.mapping import in_order
 from winnow_lab.evaluating.sets import JudgedSet
-from winnow_lab.filling import fill
+from winnow_lab.filling import collection_of, fill
 from winnow_rpc.faults import FailedPrecondition, Unavailable
 
 _FIRST_STAGES = {
@@ -186,7 +186,7 @@ def collection_name(judged: JudgedSet, asking: Asking) -> str:
         parts.append(f"{asking.average_words}-words")
     if asking.language != usual.language:
         parts.append(asking.language)
-    return "-".join(parts)
+    return collection_of("-".join(parts))
 
 
 def _order(found: SearchResult) -> Order:

@@ -15,6 +15,7 @@ from tests.unit.lab.evaluating.made_up import DOCUMENTS, write_set
 from winnow_client import AsyncClient, Degradation, DegradationKind, Document
 from winnow_gateway.mixing import ScoreMixing
 from winnow_gateway.ordering import Mixing
+from winnow_gateway.validation import checked_collection_name
 from winnow_lab.evaluating.answers import DENSE, HYBRID, Answer, Asking, activation_told
 from winnow_lab.evaluating.sets import JudgedSet, read_set
 from winnow_lab.evaluating.through_gateway import ThroughGateway, collection_name
@@ -98,3 +99,20 @@ def test_other_documents_or_another_bm25_are_another_collection(judged: JudgedSe
         collection_name(judged, Asking(language="german")),
     }
     assert names == {"made-up", "set", "made-up-64-words", "made-up-german"}
+
+
+@pytest.mark.parametrize(
+    ("set_", "collection"),
+    [
+        ("squad", "squad"),
+        ("My set (v2)", "My-set-v2-"),
+        (".hidden", "hidden"),
+        ("Données", "Donn-es"),
+        ("\u043d\u0430\u0431\u043e\u0440", "set"),
+        ("a" * 200, "a" * 128),
+    ],
+)
+def test_a_set_of_any_name_has_a_collection_that_a_gateway_takes(set_: str, collection: str) -> None:
+    judged = JudgedSet(name=set_, split="test", documents=[], queries=[], judged_count=0)
+    assert collection_name(judged, Asking()) == collection
+    assert checked_collection_name(collection) == collection
