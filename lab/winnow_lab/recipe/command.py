@@ -10,6 +10,7 @@ import click
 
 from winnow_client.cli.output import console, emit, say
 from winnow_lab.training.settings import Architecture, Loss, TrainingSettings, WeightFormat
+from winnow_rpc.faults import NotFound
 
 if TYPE_CHECKING:
     from winnow_lab.recipe.preparing import Folders
@@ -53,7 +54,11 @@ def settings_for(share: float, *, seed: int) -> TrainingSettings:
     help="Train with so much of it: 0.02 shows in some minutes that all works.",
 )
 @click.option(
-    "--queries", type=int, default=150, show_default=True, help="Queries of a set to calibrate with; 0: do not."
+    "--queries",
+    type=click.IntRange(min=0),
+    default=150,
+    show_default=True,
+    help="Queries of a set to calibrate with; 0: do not.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=1, show_default=True, help="The same gives the same.")
 @click.option("--overwrite", is_flag=True, help="Begin anew, whatever an earlier training left in --out.")
@@ -77,12 +82,16 @@ def shipped_reranker(
 
     DATA holds squad/, travel-dup/, cranfield/ and npl/ in the BEIR layout and stsb/ with its splits. Finds hard
     negatives, says how long the training will take, trains, stores the weights in float16, and learns mixing and
-    calibration. The same command goes on where it was stopped.
+    calibration. The same command goes on where it was stopped. With --json there is a line for the training, and one
+    for the calibration.
     """
     from winnow_lab.recipe.preparing import Folders
     from winnow_lab.training.jobs import locate_model
     from winnow_lab.training.presenting import as_json, show
 
+    if queries:
+        # Before hours of training, not after.
+        _check_sets(data)
     settings = settings_for(share, seed=seed)
     folders = Folders(data=data, packages=packages, medical=medical)
     trained = _train(folders, locate_model(Architecture.CROSS_ENCODER, start), settings, out, share, overwrite)
@@ -91,7 +100,7 @@ def shipped_reranker(
     else:
         show(trained, Architecture.CROSS_ENCODER, console())
     if queries:
-        _calibrate(context, data, out, queries)
+        _calibrate(context, data, out, queries, machine_readable)
 
 
 def _train(folders: Folders, start: Path, settings: TrainingSettings, out: Path, share: float, overwrite: bool) -> Any:
@@ -135,12 +144,31 @@ def _train(folders: Folders, start: Path, settings: TrainingSettings, out: Path,
     )
 
 
-def _calibrate(context: click.Context, data: Path, out: Path, queries: int) -> None:
+def _check_sets(data: Path) -> None:
+    from winnow_lab.data.beir import is_judged_set, splits_of
+
+    for name, split in _CALIBRATED:
+        folder = data / name
+        if not (is_judged_set(folder) and set(splits_of(folder)) >= {split, "test"}):
+            raise NotFound(
+                f"mixing and calibration are learned from {folder} in the BEIR layout, with the splits {split} and "
+                f"test: add them, or leave that out with --queries 0"
+            )
+
+
+def _calibrate(context: click.Context, data: Path, out: Path, queries: int, machine_readable: bool) -> None:
     from winnow_lab.calibrating.command import calibrate
 
     learned = [f"{data / name}:{split}" for name, split in _CALIBRATED]
     checked = [f"{data / name}:test" for name, _ in _CALIBRATED]
-    context.invoke(calibrate, reranker=out, learned_from=tuple(learned), checked_on=tuple(checked), queries=queries)
+    context.invoke(
+        calibrate,
+        reranker=out,
+        learned_from=tuple(learned),
+        checked_on=tuple(checked),
+        queries=queries,
+        machine_readable=machine_readable,
+    )
 
 
 _CALIBRATED = (("squad", "dev"), ("travel-dup", "dev"), ("cranfield", "test"), ("npl", "test"))

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import re
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from tests.models.tiny import WORDS, build_bi_encoder
+from tests.models.tiny import WORDS, build_bi_encoder, build_cross_encoder
 from winnow_client.cli.main import main
+from winnow_inference.models.locating import ModelFolder
+from winnow_lab.calibrating import command as calibrate_command
 from winnow_lab.recipe.command import settings_for
 from winnow_lab.recipe.preparing import MINING, Folders, gather, groups_file, make_groups
+from winnow_lab.training import jobs
 from winnow_lab.training.mining import Matrix
+from winnow_lab.training.settings import WeightFormat
+from winnow_lab.training.storing import stored_format
 
 
 def sentence(draw: random.Random, words: int) -> str:
@@ -99,6 +106,46 @@ def test_the_share_is_of_the_steps_too() -> None:
     assert settings_for(0.0001, seed=1).max_steps == 2
 
 
+def test_the_command_makes_a_model_says_how_long_it_takes_and_is_done_when_asked_again(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bi, cross = build_bi_encoder(tmp_path / "bi"), build_cross_encoder(tmp_path / "cross")
+    monkeypatch.setattr(jobs, "default_bi_encoder", lambda: ModelFolder(id="bi", path=bi))
+    out = tmp_path / "out"
+    given = ["train", "shipped-reranker", str(data), "--out", str(out), "--from", str(cross), "--share", "0.003"]
+    calibrated: list[WeightFormat] = []
+    real = calibrate_command.calibrate
+    told: list[object] = []
+
+    @click.command()
+    @click.option("--json", "machine_readable", is_flag=True)
+    def calibrate(machine_readable: bool, **given: object) -> None:
+        calibrated.append(stored_format(out))
+        told.append(machine_readable)
+
+    assert {each.name for each in real.params} > {each.name for each in calibrate.params}
+    monkeypatch.setattr(calibrate_command, "calibrate", calibrate)
+    result = CliRunner().invoke(main, [*given, "--json"])
+    assert result.exit_code == 0, result.output
+    said = json.loads(result.stdout)
+    assert said["steps"] == 2
+    assert "minutes on this machine; on one GPU about" in result.stderr
+    (kept,) = (out / "training").glob("groups-*.jsonl.gz")
+    with gzip.open(kept, "rt") as file:
+        assert len(file.readlines()) == said["examples"]
+    assert calibrated == [WeightFormat.FLOAT16], "scores are learned from as the stored weights make them"
+    assert told == [True], "the report of a calibration is JSON too"
+    again = CliRunner().invoke(main, [*given, "--queries", "0", "--json"])
+    assert again.exit_code == 0, again.output
+    assert json.loads(again.stdout)["steps"] == 2
+    assert "minutes" not in again.stderr
+    with (data / "squad" / "corpus.jsonl").open("a") as file:
+        file.write("\n" + json.dumps({"_id": "train-99", "title": "", "text": "One more passage."}))
+    other = CliRunner().invoke(main, [*given, "--queries", "0", "--json"])
+    assert other.exit_code == 1, "the groups of other texts are other groups"
+    assert "differs in examples" in " ".join(other.stderr.split())
+
+
 def test_groups_are_named_by_the_texts_that_they_are_made_from_wherever_these_lie(data: Path, tmp_path: Path) -> None:
     miner = build_bi_encoder(tmp_path / "bi")
     packages = tmp_path / "Translation-en"
@@ -128,3 +175,14 @@ def test_a_folder_that_the_recipe_lacks_is_named(data: Path, tmp_path: Path) -> 
     result = CliRunner().invoke(main, given)
     assert result.exit_code == 1
     assert f"{tmp_path / 'no'}, which the recipe learns from, has no files .xml" in " ".join(result.stderr.split())
+
+
+def test_sets_to_calibrate_with_that_are_not_there_are_said_before_the_training(data: Path, tmp_path: Path) -> None:
+    (data / "npl" / "qrels" / "test.tsv").unlink()
+    given = ["train", "shipped-reranker", str(data), "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, given)
+    assert result.exit_code == 1
+    assert f"are learned from {data / 'npl'} in the BEIR layout" in " ".join(result.stderr.split())
+    assert "--queries 0" in result.stderr
+    assert not (tmp_path / "out").exists()
+    assert CliRunner().invoke(main, [*given, "--queries", "-5"]).exit_code == 2
