@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from winnow_lab.writing import written
+
 
 class LineFile:
     """Open for adding; what is added is there after a kill, but for the line that it tore, which is dropped."""
@@ -23,12 +25,14 @@ class LineFile:
         return self
 
     def __exit__(self, *raised: object) -> None:
-        self._file.close()
+        with written(self._path):
+            self._file.close()
 
     def add(self, record: Mapping[str, Any]) -> None:
-        """Adds a line."""
-        self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
-        self._file.flush()
+        """Adds a line. Raises OSError if the disk is full."""
+        with written(self._path):
+            self._file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            self._file.flush()
 
 
 def whole_lines(path: Path) -> list[bytes]:

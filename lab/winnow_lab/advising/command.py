@@ -238,6 +238,7 @@ def _keep(out: Path, findings: Findings) -> Path:
     from winnow_lab.advising.drawing import picture
     from winnow_lab.advising.reporting import page
     from winnow_lab.evaluating.keeping import new_folder
+    from winnow_lab.writing import written
 
     folder = new_folder(out, findings.name)
     situation = findings.situation
@@ -248,11 +249,11 @@ def _keep(out: Path, findings: Findings) -> Path:
         measure=situation.measure,
         title=findings.title,
     )
-    (folder / "front.png").write_bytes(drawn)
-    (folder / "report.html").write_text(page(findings, drawn), encoding="utf-8")
-    (folder / "advice.json").write_text(
-        json.dumps(plain(_plain(findings)), indent=2, allow_nan=False) + "\n", encoding="utf-8"
-    )
+    told = json.dumps(plain(_plain(findings)), indent=2, allow_nan=False)
+    with written(folder):
+        (folder / "front.png").write_bytes(drawn)
+        (folder / "report.html").write_text(page(findings, drawn), encoding="utf-8")
+        (folder / "advice.json").write_text(told + "\n", encoding="utf-8")
     return folder
 
 

@@ -24,6 +24,7 @@ from winnow_lab.evaluating.sets import JudgedSet
 from winnow_lab.evaluating.systems import System, systems
 from winnow_lab.evaluating.through_gateway import CALL_SECONDS, ThroughGateway
 from winnow_lab.evaluating.unfinished import UnfinishedAnswers
+from winnow_lab.writing import written
 from winnow_rpc.faults import InvalidArgument
 
 
@@ -98,7 +99,8 @@ class Evaluation:
     def keep(self, out: Path) -> Path:
         """Keeps it in a folder of its own, and says which."""
         folder = new_folder(out, f"{self.report.name}-{self.report.split}")
-        keep(folder, self.report, self.judged, self.answers)
+        with written(folder):
+            keep(folder, self.report, self.judged, self.answers)
         return folder
 
 

@@ -18,6 +18,7 @@ from winnow_lab.data.reading import read_data
 from winnow_lab.evaluating.in_process import InProcess
 from winnow_lab.evaluating.keeping import new_folder
 from winnow_lab.evaluating.tables import bounds
+from winnow_lab.writing import written
 from winnow_relevance import Estimate, correlation_interval, pearson, spearman
 
 BI_ENCODER, CROSS_ENCODER = "bi-encoder", "cross-encoder"
@@ -114,6 +115,7 @@ def show(report: SimilarityReport) -> Table:
 def keep(out: Path, report: SimilarityReport, records: Sequence[Mapping[str, object]]) -> Path:
     """Keeps the report and a line for each pair in a folder of its own, and says which."""
     folder = new_folder(out, report.name)
-    (folder / "report.json").write_text(json.dumps(plain(report), indent=2) + "\n", encoding="utf-8")
-    (folder / "pairs.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
+    with written(folder):
+        (folder / "report.json").write_text(json.dumps(plain(report), indent=2) + "\n", encoding="utf-8")
+        (folder / "pairs.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records), encoding="utf-8")
     return folder

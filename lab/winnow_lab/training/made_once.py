@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from winnow_lab.training.distributed import is_first
+from winnow_lab.writing import written
 
 
 def made_once(path: Path, make: Callable[[], Iterable[Any]]) -> list[Any]:
@@ -18,7 +19,7 @@ def made_once(path: Path, make: Callable[[], Iterable[Any]]) -> list[Any]:
     if not path.exists() and is_first():
         path.parent.mkdir(parents=True, exist_ok=True)
         half = path.with_name(f"{path.name}.half")
-        with gzip.open(half, "wt", encoding="utf-8", compresslevel=1) as file:
+        with written(path), gzip.open(half, "wt", encoding="utf-8", compresslevel=1) as file:
             for value in make():
                 file.write(json.dumps(value, ensure_ascii=False) + "\n")
         os.replace(half, path)

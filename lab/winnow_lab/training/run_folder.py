@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from winnow_lab.writing import written
 from winnow_rpc.faults import DataLoss, FailedPrecondition
 
 COMPLETE = "complete.json"
@@ -150,8 +151,9 @@ def step_of(checkpoint: Path) -> int | None:
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON so that the file is whole or not there, also after a loss of power."""
     half = path.with_name(f"{path.name}.half")
-    half.write_text(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
-    _sync(half)
+    with written(path):
+        half.write_text(json.dumps(value, indent=2, ensure_ascii=False, sort_keys=True) + "\n", encoding="utf-8")
+        _sync(half)
     os.replace(half, path)
 
 
