@@ -133,9 +133,9 @@ def cache_path(split: SetSplit, collecting: Collecting) -> Path:
     path = collecting.reranker / "model.safetensors"
     if not path.is_file():
         raise NotFound(f"there is no {path}: {collecting.reranker} holds no cross-encoder", reason="MODEL_NOT_FOUND")
-    embedder: str | list[str] | None = collecting.embedder
+    embedder = collecting.embedder
     if embedder and Path(embedder).is_dir():
-        embedder = [sha256_of(each) for each in sorted(Path(embedder).rglob("*.safetensors"))]
+        embedder = _files_hash(*sorted(Path(embedder).rglob("*.safetensors")))
     made_from = [_files_hash(path, path.with_name("config.json")), embedder, content_of(read_documents(split.folder))]
     name = f"{split.folder.name}-{split.split}-{collecting.depth}-{hash_of(made_from)[:12]}.jsonl"
     return collecting.cache / name
