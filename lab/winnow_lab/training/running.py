@@ -130,6 +130,13 @@ def _train(
         seconds = time.monotonic() - began
         model.max_seq_length = own_limit
         steps = trainer.state.global_step
+        if not steps:
+            raise InvalidArgument(
+                f"not one batch of {settings.batch_size} could be made of {count} examples: too many of them share a "
+                f"text, and one that is in a batch twice would be its own negative. Begin anew (--overwrite) with a "
+                f"smaller --batch",
+                field="batch_size",
+            )
         before = (step_of(whole[-1]) if whole else 0) or 0
         trained = Trained(
             out=out,

@@ -13,6 +13,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from tests.models.learnable import groups, triplets, write_groups, write_judged_set
+from tests.models.tiny import WORDS
 from winnow_client.cli.main import main
 from winnow_lab.data.converting import as_judged_set
 from winnow_lab.data.examples import Groups, ScoredPair, ScoredPairs, Triplets
@@ -122,6 +123,19 @@ def test_groups_of_a_teachers_scores_are_evaluated_by_its_best(train: Train, tmp
     assert told(result)["first"]["value"] > 0
     samples = group_samples(Groups(source="", groups=made))
     assert [each["positive"] for each in samples] == [[group.documents[0]] for group in made]
+
+
+def test_examples_that_do_not_fill_a_batch_with_different_texts_are_no_training(train: Train, tmp_path: Path) -> None:
+    rows = [{"anchor": "which city", "positive": f"{word} city"} for word in WORDS[:20]]
+    data = tmp_path / "pairs.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    refused = train("bi-encoder", data, "--hold-out", "0")
+    assert refused.exit_code == 1
+    assert "not one batch of 4 could be made of 20 examples" in refused.stderr
+    assert "--overwrite" in refused.stderr
+    assert not (tmp_path / "out" / "model.safetensors").exists()
+    done = train("bi-encoder", data, "--hold-out", "0", "--batch", "1", "--overwrite")
+    assert done.exit_code == 0, done.output
 
 
 def test_distillation_needs_a_teacher_and_learns_its_scores(train: Train, tmp_path: Path, cross_encoder: Path) -> None:
