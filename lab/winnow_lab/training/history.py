@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -41,8 +42,12 @@ class History:
 
     @property
     def best(self) -> Point | None:
-        """The best of the trained models, the earliest if there are several: the one that is kept."""
-        return max((point for point in self.metrics if point.step > 0), key=lambda point: point.value, default=None)
+        """The best of the trained models, the earliest if there are several: the one that is kept.
+
+        None if no metric of one was a number; then the last is.
+        """
+        known = (point for point in self.metrics if point.step > 0 and not math.isnan(point.value))
+        return max(known, key=lambda point: point.value, default=None)
 
     @property
     def last(self) -> Point | None:

@@ -53,6 +53,8 @@ def show(trained: Trained, architecture: Architecture, console: Console) -> None
         console.print(rows)
         if history.first is not None and history.best.value <= history.first.value:
             console.print("Training made nothing better: the model that it started from is as good on these data.")
+    elif history.metrics:
+        console.print(f"{history.metric} was never a number, so nothing was chosen by it: the last model is kept.")
     console.print(
         f"{trained.steps:,} steps, {trained.pairs_per_second:,.1f} pairs/s. The model is in {trained.out}; serve it "
         f"with: winnow up {SETTINGS[architecture]} {trained.out}",

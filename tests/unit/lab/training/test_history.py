@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from io import StringIO
 from pathlib import Path
 
@@ -87,3 +88,12 @@ def test_a_machine_gets_the_same() -> None:
     assert made["metric"] == "dev_ndcg@10"
     assert made["best"] == Point(2, 0.7)
     assert made["curve"] == "m/training/curve.png"
+
+
+@pytest.mark.parametrize(
+    ("values", "best"), [([math.nan, 0.5, 0.4], 2), ([0.5, math.nan, 0.6], 3), ([math.nan] * 3, None)]
+)
+def test_what_is_no_number_is_never_the_best(values: list[float], best: int | None) -> None:
+    points = [Point(step, value) for step, value in enumerate([0.9, *values])]
+    history = History(metric="dev_spearman", metrics=points, losses=[], evaluations=[])
+    assert (history.best and history.best.step) == best
