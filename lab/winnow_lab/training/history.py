@@ -89,12 +89,16 @@ def resolve_metric(wanted: str, names: Sequence[str]) -> str | None:
 
 
 def sparkline(values: Sequence[float], *, width: int = 60) -> str:
-    """A curve in one line of text, lowest to highest; of more than `width` values the means of neighbours."""
+    """A curve in one line of text, lowest to highest; of more than `width` values the means of neighbours.
+
+    A gap where one is no number.
+    """
     if not values:
         return ""
     count = min(width, len(values))
     cuts = [round(at * len(values) / count) for at in range(count + 1)]
     means = [sum(values[low:high]) / (high - low) for low, high in pairwise(cuts)]
-    low, high = min(means), max(means)
+    known = [mean for mean in means if not math.isnan(mean)]
+    low, high = min(known, default=0.0), max(known, default=0.0)
     span = high - low or 1.0
-    return "".join(_BARS[round((mean - low) / span * (len(_BARS) - 1))] for mean in means)
+    return "".join(" " if math.isnan(mean) else _BARS[round((mean - low) / span * (len(_BARS) - 1))] for mean in means)

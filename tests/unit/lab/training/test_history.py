@@ -97,3 +97,8 @@ def test_what_is_no_number_is_never_the_best(values: list[float], best: int | No
     points = [Point(step, value) for step, value in enumerate([0.9, *values])]
     history = History(metric="dev_spearman", metrics=points, losses=[], evaluations=[])
     assert (history.best and history.best.step) == best
+
+
+def test_a_curve_has_a_gap_where_nothing_was_a_number() -> None:
+    assert sparkline([0.0, math.nan, 1.0]) == "▁ █"
+    assert sparkline([math.nan] * 3) == "   "
