@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import math
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from typing import TYPE_CHECKING, Self, TypeVar, Unpack
@@ -34,9 +33,10 @@ from winnow_client.searching import (
     SearchResult,
     SearchState,
 )
+from winnow_client.time_limits import time_limit
 from winnow_rpc import tracing
 from winnow_rpc.calling import ChannelSettings, open_channel
-from winnow_rpc.faults import Cancelled, DeadlineExceeded, FailedPrecondition, Fault, InvalidArgument
+from winnow_rpc.faults import Cancelled, FailedPrecondition, Fault, InvalidArgument
 
 if TYPE_CHECKING:
     from winnow.search.v1.search_service_pb2_grpc import SearchServiceAsyncStub
@@ -49,9 +49,6 @@ NOT_REPEATABLE = frozenset({"CreateCollection", "DeleteCollection", "IngestDocum
 
 MAX_IDS_PER_DELETE = 10_000
 """Ids that the contract allows in one DeleteDocuments."""
-
-_LONGEST_TIMEOUT_SECONDS = 1e9
-"""Longer is no limit: what does not fit its clock, gRPC takes for a deadline that has passed."""
 
 RequestT = TypeVar("RequestT", bound=Message)
 AnswerT = TypeVar("AnswerT")
@@ -179,7 +176,7 @@ class AsyncClient:
         many were acknowledged; sending everything again is safe and cheap, because what is unchanged is skipped.
         """
         stub = self._connected()
-        left = _limit(timeout)
+        left = time_limit(timeout)
         with self._building():
             documents_pb2.IngestHeader(collection=collection)
         span = call_span("IngestDocuments")
@@ -354,20 +351,23 @@ class AsyncClient:
         if self._stub is None or (self._loop is not None and self._loop.is_closed()):
             tracing.adopt()
             # Here and not in the constructor: a channel belongs to the event loop that runs when it is opened.
-            repeatable = [method.name for method in SERVICE.methods if method.name not in NOT_REPEATABLE]
             self._channel = open_channel(
                 ChannelSettings(
                     target=self.config.target,
-                    idempotent={SERVICE.full_name: repeatable},
+                    idempotent={
+                        SERVICE.full_name: [each.name for each in SERVICE.methods if each.name not in NOT_REPEATABLE]
+                    },
                     retries=self.config.retries,
                     max_message_bytes=self.config.max_message_bytes,
                     tls=self.config.tls,
                     api_key=self.config.api_key,
                 )
             )
-            self._loop = asyncio.get_running_loop()
             forking.opened(self._channel)
-            self._stub = search_service_pb2_grpc.SearchServiceStub(self._channel)
+            self._loop, self._stub = (
+                asyncio.get_running_loop(),
+                search_service_pb2_grpc.SearchServiceStub(self._channel),
+            )
         return self._stub
 
     async def _answer(
@@ -377,7 +377,7 @@ class AsyncClient:
         *,
         timeout: float | None,
     ) -> AnswerT:
-        left = _limit(self.config.timeout_seconds if timeout is None else timeout)
+        left = time_limit(self.config.timeout_seconds if timeout is None else timeout)
         stub = self._connected()
         with request_span(request), self._faults(left):
             return await method(stub)(request, timeout=left)
@@ -389,7 +389,7 @@ class AsyncClient:
         *,
         timeout: float | None,
     ) -> AsyncGenerator[AnswerT, None]:
-        left = _limit(timeout)
+        left = time_limit(timeout)
         span = call_span(type(request).__name__.removesuffix("Request"))
         call = method(self._connected())(request, timeout=left, metadata=tuple(span.headers().items()))
         try:
@@ -423,14 +423,3 @@ class AsyncClient:
             yield
         except (ValueError, OverflowError) as error:
             raise InvalidArgument(f"the request cannot be sent: {error}", reason="NOT_REPRESENTABLE") from error
-
-
-def _limit(timeout: float | None) -> float | None:
-    """A time limit as gRPC takes it. Raises DeadlineExceeded where no time is left: gRPC might yet make the call."""
-    if timeout is None or timeout > _LONGEST_TIMEOUT_SECONDS:
-        return None
-    if math.isnan(timeout):
-        raise InvalidArgument("timeout is not a number", field="timeout", reason="OUT_OF_RANGE")
-    if timeout <= 0:
-        raise DeadlineExceeded(f"timeout is {timeout:g} seconds: no time is left to ask the gateway")
-    return timeout
