@@ -35,7 +35,7 @@ from winnow_client.searching import (
 )
 from winnow_client.time_limits import time_limit
 from winnow_rpc import tracing
-from winnow_rpc.calling import ChannelSettings, open_channel
+from winnow_rpc.calling import open_channel
 from winnow_rpc.faults import Cancelled, FailedPrecondition, Fault, InvalidArgument
 
 if TYPE_CHECKING:
@@ -351,18 +351,8 @@ class AsyncClient:
         if self._stub is None or (self._loop is not None and self._loop.is_closed()):
             tracing.adopt()
             # Here and not in the constructor: a channel belongs to the event loop that runs when it is opened.
-            self._channel = open_channel(
-                ChannelSettings(
-                    target=self.config.target,
-                    idempotent={
-                        SERVICE.full_name: [each.name for each in SERVICE.methods if each.name not in NOT_REPEATABLE]
-                    },
-                    retries=self.config.retries,
-                    max_message_bytes=self.config.max_message_bytes,
-                    tls=self.config.tls,
-                    api_key=self.config.api_key,
-                )
-            )
+            repeatable = [method.name for method in SERVICE.methods if method.name not in NOT_REPEATABLE]
+            self._channel = open_channel(self.config.channel_settings({SERVICE.full_name: repeatable}))
             forking.opened(self._channel)
             self._loop, self._stub = (
                 asyncio.get_running_loop(),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from winnow_client import addresses
-from winnow_rpc.calling import Retries, at_least
+from winnow_rpc.calling import ChannelSettings, Retries, at_least
 from winnow_rpc.tls import ClientTls
 
 
@@ -55,3 +56,14 @@ class ClientConfig:
     def __post_init__(self) -> None:
         """Raises InvalidArgument for a message size that gRPC does not take."""
         at_least("max_message_bytes", self.max_message_bytes, 1, most=2**31 - 1)
+
+    def channel_settings(self, repeatable: Mapping[str, Sequence[str]]) -> ChannelSettings:
+        """The same for a channel. `repeatable`: full service name → its methods that can do no harm twice."""
+        return ChannelSettings(
+            target=self.target,
+            idempotent=repeatable,
+            retries=self.retries,
+            max_message_bytes=self.max_message_bytes,
+            tls=self.tls,
+            api_key=self.api_key,
+        )
