@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from winnow_gateway.breaking import BreakerOpen, CircuitBreaker, Passage
-from winnow_gateway.ports import IndexRefused
+from winnow_gateway.ports import IndexDiskFault, IndexRefused
 from winnow_rpc.faults import Aborted, DeadlineExceeded, Fault, Internal, Unavailable
 
 # A call that was given less time than this, or than its caller's patience, says nothing by not coming back.
@@ -42,8 +42,8 @@ async def guarded(
     except DeadlineExceeded:
         _judge_silence(breaker, passage, clock() - began, patience)
         raise
-    except IndexRefused:
-        # A mistake of ours for this call, and no reason to keep others from the index.
+    except (IndexRefused, IndexDiskFault):
+        # A mistake of ours for this call, or no room for it, and no reason to keep others from the index.
         breaker.succeeded(passage)
         raise
     except (Unavailable, Internal, Aborted):

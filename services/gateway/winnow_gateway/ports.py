@@ -20,7 +20,7 @@ from winnow_gateway.filters import Filter
 from winnow_gateway.mixing import ScoreMixings
 from winnow_gateway.ordering import Fusion, Mixing, StagePlace
 from winnow_gateway.placements import Placement
-from winnow_rpc.faults import FailedPrecondition, Internal
+from winnow_rpc.faults import FailedPrecondition, Internal, Unavailable
 
 REPLICAS_TRIED = 4
 """How often in a row is asked what only those of a service's replicas answer that have one of two models: while they
@@ -132,6 +132,12 @@ class IndexRefused(Internal):
     """The index works, but refused a call: it could do nothing with it, or nothing with that collection."""
 
     default_reason = "INDEX_REFUSED"
+
+
+class IndexDiskFault(Unavailable):
+    """The index works, but its disk is full or fails: writes are refused while searches go on."""
+
+    default_reason = "INDEX_DISK"
 
 
 def no_lexical_index(collection: str) -> FailedPrecondition:

@@ -13,7 +13,7 @@ from qdrant_client.common.client_exceptions import ResourceExhaustedResponse
 
 from winnow_gateway.backend_faults import named
 from winnow_gateway.placements import split_stored
-from winnow_gateway.ports import IndexRefused
+from winnow_gateway.ports import IndexDiskFault, IndexRefused
 from winnow_rpc import telemetry
 from winnow_rpc.faults import (
     AlreadyExists,
@@ -62,6 +62,10 @@ async def asking(collection: str = "", *, timeout: float) -> AsyncIterator[None]
         raise _index_fault(error, collection) from error
 
 
+# What Winnow's own index calls the faults of its disk.
+_DISK_REASONS = {"DISK_FULL", "DISK_FAILED"}
+
+
 async def as_many_as_fit(ask: Callable[[int], Awaitable[T]], count: int) -> tuple[int, T]:
     """What a call for so many things, at least 1, answers; for half as many as often as they are too much for one
     message. How many that was comes first."""
@@ -92,12 +96,7 @@ def _index_fault(error: grpc.aio.AioRpcError, collection: str) -> Fault:
                 metadata={"collection": collection},
             )
         case Unavailable():
-            return Unavailable(
-                "the index cannot be reached",
-                reason="INDEX_UNAVAILABLE",
-                metadata={"cause": fault.message},
-                retry_after=1.0,
-            )
+            return _unavailable(fault)
         case DeadlineExceeded() | Unimplemented() | PermissionDenied() | Unauthenticated():
             return named(fault, "index")
         case InvalidArgument() | FailedPrecondition() | DataLoss():
@@ -105,3 +104,14 @@ def _index_fault(error: grpc.aio.AioRpcError, collection: str) -> Fault:
             return IndexRefused(f"the index refused a call: {fault.message}")
         case _:
             return Internal(f"the index failed: {fault.message}", reason="INDEX_FAILED")
+
+
+def _unavailable(fault: Unavailable) -> Unavailable:
+    if fault.reason in _DISK_REASONS:
+        return IndexDiskFault(f"the index cannot do this now: {fault.message}", retry_after=1.0)
+    return Unavailable(
+        "the index cannot be reached",
+        reason="INDEX_UNAVAILABLE",
+        metadata={"cause": fault.message},
+        retry_after=1.0,
+    )

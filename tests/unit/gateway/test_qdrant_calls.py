@@ -8,17 +8,18 @@ from grpc.aio import Metadata
 
 from winnow_gateway.breaking import BreakerState, CircuitBreaker
 from winnow_gateway.guarding import guarded
-from winnow_gateway.ports import IndexRefused
+from winnow_gateway.ports import IndexDiskFault, IndexRefused
 from winnow_gateway.qdrant_calls import MessageTooLarge, as_many_as_fit, asking
 from winnow_rpc.faults import Fault, Internal, Unavailable
+from winnow_rpc.status import status_of
 
 REFUSALS = [grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.DATA_LOSS]
 
 
-async def called(breaker: CircuitBreaker, code: grpc.StatusCode) -> Fault:
+async def called(breaker: CircuitBreaker, code: grpc.StatusCode, trailing: Metadata | None = None) -> Fault:
     with pytest.raises(Fault) as caught:
         async with guarded(breaker, "index", 5, 1, clock=time.perf_counter), asking("c", timeout=5):
-            raise grpc.aio.AioRpcError(code, Metadata(), Metadata(), details="this is why")
+            raise grpc.aio.AioRpcError(code, Metadata(), trailing or Metadata(), details="this is why")
     return caught.value
 
 
@@ -29,6 +30,17 @@ async def test_calls_that_the_index_refuses_keep_nobody_else_from_it(code: grpc.
         fault = await called(breaker, code)
         assert isinstance(fault, IndexRefused)
         assert fault.message == "the index refused a call: this is why"
+    assert breaker.state is BreakerState.CLOSED
+
+
+@pytest.mark.parametrize("reason", ["DISK_FULL", "DISK_FAILED"])
+async def test_writes_for_which_the_index_has_no_room_keep_no_search_from_it(reason: str) -> None:
+    breaker = CircuitBreaker(clock=time.perf_counter)
+    details = status_of(Unavailable("the disk is full", reason=reason)).SerializeToString()
+    for _ in range(10):
+        fault = await called(breaker, grpc.StatusCode.UNAVAILABLE, Metadata(("grpc-status-details-bin", details)))
+        assert isinstance(fault, IndexDiskFault)
+        assert fault.message == "the index cannot do this now: the disk is full"
     assert breaker.state is BreakerState.CLOSED
 
 
