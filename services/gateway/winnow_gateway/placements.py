@@ -71,12 +71,17 @@ def alias(name: str, role: Role) -> str:
 def read_placement(name: str, aliases: Mapping[str, str]) -> Placement:
     """The placement of a name, from the index's aliases (alias → collection)."""
     roles = {role: aliases.get(alias(name, role)) for role in Role}
+    live = roles[Role.LIVE] or name
+    # A Qdrant server that died within a switch may have left the role that is taken in passing.
+    filled = roles[Role.HELD] or roles[Role.NEXT] or roles[Role.SWITCHING]
+    if filled == live:
+        # Of a run that began while another one switched: it is not to be filled any more, and never to be removed.
+        filled = None
     return Placement(
         name=name,
-        live=roles[Role.LIVE] or name,
-        # A Qdrant server that died within a switch may have left the role that is taken in passing.
-        next=roles[Role.HELD] or roles[Role.NEXT] or roles[Role.SWITCHING],
-        held=roles[Role.HELD] is not None,
+        live=live,
+        next=filled,
+        held=filled is not None and roles[Role.HELD] is not None,
         former=roles[Role.FORMER],
-        journal=roles[Role.JOURNAL],
+        journal=roles[Role.JOURNAL] if filled else None,
     )

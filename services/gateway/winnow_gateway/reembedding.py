@@ -19,7 +19,7 @@ from winnow_gateway.catalog import Catalog
 from winnow_gateway.collections import Collection, CollectionSpec, EmbedderModel, IndexState
 from winnow_gateway.patience import persist
 from winnow_gateway.ports import Embedder, Index
-from winnow_gateway.reembedding_copy import Copy, CopyLimits, TakenOver
+from winnow_gateway.reembedding_copy import Copy, CopyLimits, TakenOver, check_live
 from winnow_rpc.faults import Aborted, FailedPrecondition, Fault, NotFound
 from winnow_rpc.telemetry import get_logger
 
@@ -243,19 +243,21 @@ class _Run:
         if (await self._ask(lambda: placements.placement(self._name))).held:
             with suppress(Aborted):
                 await placements.release(self._name)
+        there = await self._ask(lambda: self._index.stored_names(self._name))
+        # After the names: what another gateway has made the live one since then is none of those that may go.
         placement = await self._ask(lambda: placements.placement(self._name))
+        source = self._source
+        check_live(placement, source)
         for stored in filter(None, (placement.next, placement.former)):
             found = (await self._ask(lambda stored=stored: self._index.collection(stored))).spec  # type: ignore[misc]
             if found.embedder.fingerprint == self._model.fingerprint:
                 return found
-        source = self._source
         spec = replace(
             source.spec,
             embedder=self._model,
             metadata_fields=(*source.spec.metadata_fields, *source.unindexed),
             revision=self._model.fingerprint[:_FINGERPRINT_SHOWN],
         )
-        there = await self._ask(lambda: self._index.stored_names(self._name))
         # One begun for yet another model; and one that nothing points to, of which nobody knows what it lacks.
         for stored in there:
             if stored in (placement.next, spec.stored_as):
@@ -267,7 +269,7 @@ class _Run:
         """From here on every write that is acknowledged was there before, or goes into the journal."""
         journal = await self._ask(lambda: self._index.journals.make(self._name))
         await self._index.placements.begin(self._name, target.stored_as, journal)
-        return Copy(
+        copy = Copy(
             source=self._source,
             target=target.stored_as,
             journal=journal,
@@ -276,6 +278,9 @@ class _Run:
             embedder=self._embedder,
             limits=self._limits,
         )
+        # Another gateway may have switched since the target was chosen: to the target, perhaps.
+        await copy.placement()
+        return copy
 
     async def _switch(self, copy: Copy) -> bool:
         """Holds writes, carries the last ones over, and switches; False if the writes had to wait for too long."""

@@ -30,6 +30,15 @@ class TakenOver(Aborted):
     """Another gateway re-embeds the collection, or has done so."""
 
 
+def check_live(placement: Placement, source: Collection) -> None:
+    """Raises TakenOver unless a collection is still the one that answers under its name."""
+    if placement.live != source.spec.stored_as:
+        raise TakenOver(
+            f"collection {placement.name!r} was switched to other vectors by another gateway meanwhile",
+            reason="SWITCHED_ELSEWHERE",
+        )
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CopyLimits:
     """Bounds of the work."""
@@ -115,11 +124,7 @@ class Copy:
         """Where the collection is now. Raises TakenOver unless that is where this run has left it."""
         name = self._source.spec.name
         placement = await self._ask(lambda: self._index.placements.placement(name))
-        if placement.live != self._source.spec.stored_as:
-            raise TakenOver(
-                f"collection {name!r} was switched to other vectors by another gateway meanwhile",
-                reason="SWITCHED_ELSEWHERE",
-            )
+        check_live(placement, self._source)
         if placement.journal != self._journal:
             raise TakenOver(f"another gateway has begun to re-embed collection {name!r}", reason="TAKEN_OVER")
         return placement

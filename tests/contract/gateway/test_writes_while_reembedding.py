@@ -190,6 +190,31 @@ async def test_of_two_gateways_that_embed_anew_the_one_that_began_later_goes_on(
     assert list(upgraded.index.held) == [NEWLY_STORED]
 
 
+@pytest.mark.parametrize("moment", ["the model is asked for", "the journal is made"])
+async def test_a_run_that_another_one_overtakes_as_it_begins_harms_nothing(
+    upgraded: Gateway, other: Gateway, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    owner: Any = upgraded.embedder if moment == "the model is asked for" else upgraded.index.journals
+    method = "model" if moment == "the model is asked for" else "make"
+    usual = getattr(owner, method)
+
+    async def overtaken(*args: Any, **options: Any) -> Any:
+        monkeypatch.undo()
+        await reembed(other)
+        await ingest(other, [d.Document(id="cats", text="the cats have left")])
+        return await usual(*args, **options)
+
+    monkeypatch.setattr(owner, method, overtaken)
+    ended = await fails(upgraded)
+    assert (type(ended), ended.reason) == (faults.Aborted, "SWITCHED_ELSEWHERE")
+    expected = {**TEXTS, "cats": "the cats have left"}
+    assert live(upgraded.index) == expected
+    await reembed(upgraded)
+    assert live(upgraded.index) == expected
+    assert list(upgraded.index.held) == [NEWLY_STORED]
+    assert not upgraded.index.journals.held
+
+
 @pytest.mark.parametrize("index", ["qdrant-client over winnow_index"], indirect=True)
 async def test_random_writes_are_all_there_after_in_the_index_itself(index: Index) -> None:
     former = FakeEmbedder("d" * 64, salt="former")

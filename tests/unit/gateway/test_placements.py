@@ -20,6 +20,13 @@ from winnow_gateway.placements import Placement, read_placement, split_stored, s
             Placement(name="notes", live="notes", next="notes~b", journal="notes~journal-1"),
         ),
         ({"notes~switching": "notes~b"}, Placement(name="notes", live="notes", next="notes~b")),
+        # A run that began while another one switched has named what answers, or a journal alone.
+        (
+            {"notes~live": "notes~b", "notes~next": "notes~b", "notes~journal": "notes~journal-1"},
+            Placement(name="notes", live="notes~b"),
+        ),
+        ({"notes~live": "notes~b", "notes~held": "notes~b"}, Placement(name="notes", live="notes~b")),
+        ({"notes~journal": "notes~journal-1"}, Placement(name="notes", live="notes")),
         ({"note~live": "note~b", "notes2~live": "notes2~b"}, Placement(name="notes", live="notes")),
     ],
 )
