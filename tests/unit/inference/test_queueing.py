@@ -3,6 +3,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -162,6 +163,57 @@ def test_a_request_whose_batches_are_taken_back_again_and_again_keeps_its_turn()
         waiting.put_back(batch, passed_over_since=0.0)
 
 
+@pytest.mark.parametrize("in_order", [False, True])
+@pytest.mark.parametrize("recalls", [1, 2, 3])
+def test_batches_that_are_taken_back_leave_every_stream_its_turns(in_order: bool, recalls: int) -> None:
+    def served(times: int) -> list[list[tuple[int, int]]]:
+        """The stream and the position of what is in each batch, if each is first taken back so many times."""
+        waiting = queue()
+        lengths = [[50] * 9, *[[9, 12, 7, 10, 8] * 3] * 3]
+        streams = [request(*of_one, priority=BULK, in_order=in_order) for of_one in lengths]
+        for stream in streams:
+            waiting.add(stream)
+        batches = []
+        for _ in range(60):
+            for _ in range(times):
+                waiting.put_back(waiting.next_batch(BULK, 0.0), passed_over_since=0.0)
+            batch = waiting.next_batch(BULK, 0.0)
+            batches.append([(streams.index(item.request), item.index) for item in batch])
+            for at, stream in enumerate(streams):
+                if not stream.waiting:
+                    streams[at] = request(*lengths[at], priority=BULK, in_order=in_order)
+                    waiting.add(streams[at])
+        return batches
+
+    undisturbed = served(0)
+    assert {stream for batch in undisturbed for stream, _ in batch} == {0, 1, 2, 3}
+    assert served(recalls) == undisturbed
+
+
+def test_who_only_filled_up_a_batch_that_is_put_back_overtakes_nobody() -> None:
+    waiting = queue()
+    head, between, filler, last = request(10), request(*[50] * 4), request(*[10] * 7), request(*[50] * 4)
+    for one in (head, between, filler, last):
+        waiting.add(one)
+    batch = waiting.next_batch(INTERACTIVE, 0.0)
+    assert owners(batch) == {head, filler}
+    waiting.put_back(batch, passed_over_since=0.0)
+    assert list(waiting.of_class(INTERACTIVE)) == [head, between, filler, last]
+
+
+def test_batches_of_one_request_that_are_put_back_in_any_order_give_it_its_first_place() -> None:
+    waiting = queue()
+    first, second = request(*[50] * 6), request(*[50] * 6)
+    waiting.add(first)
+    waiting.add(second)
+    batches = [waiting.next_batch(INTERACTIVE, 0.0) for _ in range(4)]
+    assert [owners(batch) for batch in batches] == [{first}, {second}] * 2
+    for at in (1, 2, 0, 3):
+        waiting.put_back(batches[at], passed_over_since=0.0)
+    assert list(waiting.of_class(INTERACTIVE)) == [first, second]
+    assert [owners(waiting.next_batch(INTERACTIVE, 0.0)) for _ in range(4)] == [{first}, {second}] * 2
+
+
 def test_what_was_put_back_is_in_its_old_place() -> None:
     waiting = queue()
     only = request(40, 40, 40, 40, in_order=True)
@@ -295,6 +347,9 @@ class Anything(RuleBasedStateMachine):
     def tokens_are_what_waits(self) -> None:
         waiting = list(self.queue.requests())
         assert len(set(waiting)) == len(waiting)
+        for priority in Priority:
+            places = [one.place for one in self.queue.of_class(priority)]
+            assert places == sorted(set(places))
         assert self.queue.tokens == sum(len(one.sequences[index]) for one in waiting for index in one.waiting)
         for one in self.requests:
             assert one.waiting_tokens == sum(len(one.sequences[index]) for index in one.waiting)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from bisect import insort
 from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 from winnow_inference.scheduling.batching import BatchBounds, choose_batch, fitting_prefix
@@ -59,6 +60,8 @@ class Request:
         """When it came into the queue."""
         self.began = float("inf")
         """When its first batch began."""
+        self.place = 0
+        """In its class: those of lower places have their turn before it."""
 
     def _in_sequence(self, indexes: Collection[int]) -> list[int]:
         # In any order: the longest first, so that neighbours in the queue are of like length.
@@ -86,6 +89,8 @@ class Item:
 
     request: Request
     index: int
+    turn: int | None = None
+    """The place of the request if this was taken in its turn; None: it filled up the batch of another."""
 
     @property
     def sequence(self) -> TokenSequence:
@@ -99,7 +104,9 @@ class Queue:
     def __init__(self, *, costs: CostModel, bounds: BatchBounds) -> None:
         self._costs = costs
         self._bounds = bounds
+        # By place.
         self._classes: dict[Priority, deque[Request]] = {priority: deque() for priority in Priority}
+        self._places = count()
         self._last_turn: dict[Priority, Request] = {}
         self._served = dict.fromkeys(Priority, 0.0)
         self.tokens = 0
@@ -125,11 +132,11 @@ class Queue:
         if not waiting:
             self._served[request.priority] = request.admitted
         if request.waiting:
-            # The one request that waits has just had its turn: the newcomer goes first.
-            if len(waiting) == 1 and waiting[0] is self._last_turn.get(request.priority):
-                waiting.appendleft(request)
-            else:
-                waiting.append(request)
+            request.place = next(self._places)
+            waiting.append(request)
+            # The one request that waited has just had its turn: the newcomer goes first.
+            if len(waiting) == 2 and waiting[0] is self._last_turn.get(request.priority):
+                self._to_the_end(waiting)
             self.tokens += request.waiting_tokens
 
     def withdraw(self, request: Request) -> None:
@@ -164,16 +171,20 @@ class Queue:
         """Puts a batch that has not begun back, as if it had not been taken. Its class is passed over since then."""
         priority = items[0].request.priority
         self._served[priority] = min(self._served[priority], passed_over_since)
-        for request, indexes in reversed(_by_request(items).items()):
+        turns = {item.request: item.turn for item in items if item.turn is not None}
+        waiting = self._classes[priority]
+        for request, indexes in _by_request(items).items():
             if request.closed:
                 continue
-            # With its turn, which it has not had: else one whose batches are taken back again and again, because others
-            # keep coming, would never have it.
             if request.waiting:
-                self._classes[priority].remove(request)
-            self._classes[priority].appendleft(request)
-            if self._last_turn.get(priority) is request:
-                del self._last_turn[priority]
+                waiting.remove(request)
+            # With the turn that it has not had: else one whose batches are taken back again and again, because others
+            # keep coming, would never have it. Those that filled the batch up had theirs not yet, and keep their place.
+            if request in turns:
+                request.place = min(request.place, turns[request])
+                if self._last_turn.get(priority) is request:
+                    del self._last_turn[priority]
+            insort(waiting, request, key=lambda other: other.place)
             request.put_back(indexes)
             self.tokens += sum(len(request.sequences[index]) for index in indexes)
 
@@ -183,7 +194,7 @@ class Queue:
         for request in source:
             offered = self._block(request) if request.in_order else islice(request.waiting, _WINDOW_COUNT)
             for index in offered:
-                window.append(Item(request, index))
+                window.append(Item(request, index, request.place if request is source[0] else None))
                 seconds += self._costs.seconds(1, len(request.sequences[index]))
                 if seconds > _WINDOW_BATCHES * self._bounds.seconds or len(window) >= _WINDOW_COUNT:
                     return window
@@ -211,10 +222,15 @@ class Queue:
                 source.remove(request)
         # Requests take turns: a long one does not hold up those behind it.
         if source and source[0] is head:
-            source.rotate(-1)
+            self._to_the_end(source)
             self._last_turn[head.priority] = head
         else:
             self._last_turn.pop(head.priority, None)
+
+    def _to_the_end(self, source: deque[Request]) -> None:
+        """Gives the first of a class the last place."""
+        source[0].place = next(self._places)
+        source.rotate(-1)
 
 
 def _by_request(items: Sequence[Item]) -> dict[Request, list[int]]:
