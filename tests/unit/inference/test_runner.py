@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tests.unit.inference.fakes import FakeEngine, sequence
-from tests.unit.inference.running import LIMITS, run, running, settle, would_be_taken
-from winnow_inference.engines.base import EngineLost
+from tests.unit.inference.running import LIMITS, run, running, settle, until, would_be_taken
+from winnow_inference.engines.base import EngineLost, Lanes
 from winnow_inference.scheduling.limits import RunnerLimits
 from winnow_inference.scheduling.queueing import Priority
 from winnow_inference.scheduling.runner import Runner
@@ -227,6 +227,68 @@ async def test_a_large_request_gets_room_before_small_ones_that_came_after_it() 
         with pytest.raises(asyncio.CancelledError):
             await small[0]
     assert [2 in batch for batch in engine.batches].index(True) <= [4 in batch for batch in engine.batches].index(True)
+
+
+async def test_queries_that_keep_the_queue_full_keep_no_bulk_work_out_for_ever_neither_large_nor_small() -> None:
+    """Lane 0 is for both, lane 1 for queries alone, and held, so that 400 tokens of queries wait all the time."""
+    engine = FakeEngine(Lanes(express=True))
+    engine.hold(0, 1)
+    # Bulk work is always overdue.
+    limits = RunnerLimits(max_batch_tokens=100, max_queued_tokens=1000, bulk_patience_seconds=-1.0)
+    async with running(engine, limits) as runner:
+
+        def bulk(first: int, count: int) -> asyncio.Task[object]:
+            work = runner.run([sequence(first)] * count, priority=Priority.BULK, wait_for_room=True)
+            return asyncio.create_task(work)
+
+        query = asyncio.create_task(run(runner, -1))
+        await until(lambda: engine.on(1) == [[-1]])
+        queries = asyncio.create_task(run(runner, *range(1000, 1040)))
+        await settle()
+        # One that runs, and one that is behind it; the large one does not fit beside queries, those after it would.
+        tasks = [bulk(1, 1)]
+        await until(lambda: engine.on(0) == [[1]])
+        tasks.append(bulk(2, 1))
+        await settle()
+        tasks += [bulk(3, 70), *(bulk(first, 1) for first in range(4, 8))]
+        await settle()
+        assert runner.queued_tokens_of(Priority.BULK) == 10
+        engine.release(0)
+        async with asyncio.timeout(10):
+            await asyncio.gather(*tasks)
+        assert runner.queued_tokens == runner.queued_tokens_of(Priority.INTERACTIVE) == 400
+        engine.release(1)
+        await asyncio.gather(query, queries)
+    assert [first for firsts in engine.on(0) for first in firsts if first < 4] == [1, 2, *[3] * 70]
+    assert min(at for at, firsts in enumerate(engine.on(0)) if 4 in firsts) > min(
+        at for at, firsts in enumerate(engine.on(0)) if 3 in firsts
+    )
+
+
+async def test_bulk_work_that_does_not_wait_for_queries_leaves_them_their_share_of_the_queue() -> None:
+    engine = FakeEngine()
+    async with running(engine) as runner:
+
+        def bulk(count: int) -> asyncio.Task[object]:
+            work = runner.run([sequence(1)] * count, priority=Priority.BULK, wait_for_room=True)
+            return asyncio.create_task(work)
+
+        async with busy(engine, runner):
+            queries = [asyncio.create_task(run(runner, *range(count))) for count in (24, 20)]
+            await settle()
+            tasks = [bulk(75)]
+            await settle()
+            tasks.append(bulk(1))
+            await settle()
+            assert runner.queued_tokens == 440 + 750, "only the first one goes in beside them"
+            with pytest.raises(ResourceExhausted):
+                await run(runner, 7)
+            queries.pop().cancel()
+            await settle()
+            queries.append(asyncio.create_task(run(runner, 7)))
+            await settle()
+            assert runner.queued_tokens == 250 + 750
+        await asyncio.gather(*queries, *tasks)
 
 
 async def test_a_request_whose_deadline_passes_while_it_waits_for_room_is_told_so() -> None:

@@ -15,7 +15,8 @@ class RunnerLimits:
     max_batch_tokens: int
     """Tokens of a batch, padding included: what the device's memory holds."""
     max_queued_tokens: int
-    """Tokens that may wait, requests of both classes together."""
+    """Tokens that may wait, requests of both classes together. A request that waits for room waits no longer than until
+    nothing of its class is in the queue, and may go beyond this."""
     max_batch_count: int = 256
     """Sequences of a batch."""
     batch_seconds: float = 0.025

@@ -151,9 +151,10 @@ class Runner:
         as many at a time as one batch could hold.
 
         `deadline` is a time of `time.monotonic()`; what has not begun then is dropped. To cancel, close the generator.
-        With `wait_for_room` a full queue is waited for, else it raises ResourceExhausted at once, as it does if
-        interactive work would have to wait too long; `always` asks for no room. Also raises DeadlineExceeded;
-        Unavailable if the engine is lost; Internal if the model fails on one of these sequences.
+        With `wait_for_room` a full queue is waited for, but no longer than until nothing of the class is in it; else it
+        raises ResourceExhausted at once, as it does if interactive work would have to wait too long; `always` asks for
+        no room. Also raises DeadlineExceeded; Unavailable if the engine is lost; Internal if the model fails on one of
+        these sequences.
         """
         request = Request(sequences, priority=priority, deadline=deadline, in_order=in_order)
         if not always:
@@ -195,9 +196,14 @@ class Runner:
                 raise self._full(request.tokens, limit, waiting=self.queued_tokens)
             return
         try:
-            # One at a time, in the order they came: else a large request would wait for as long as small ones come.
+            # One at a time, in the order they came: else a large request would wait for as long as small ones come. It
+            # waits for its own class alone, or the other one might keep it out for ever, and with it all behind it.
             async with asyncio.timeout_at(_loop_time(request.deadline)), self._first_to_wait[request.priority]:
-                while self._dispatcher.refusal is None and self.queued_tokens + request.tokens > limit:
+                while (
+                    self._dispatcher.refusal is None
+                    and self.queued_tokens + request.tokens > limit
+                    and self.queued_tokens_of(request.priority)
+                ):
                     room = asyncio.get_running_loop().create_future()
                     self._room.append(room)
                     await room
