@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -111,14 +111,34 @@ async def collect(
         missing[split] = [query for query in queries if query.id not in have]
     if any(missing.values()):
         async with (services or started_services)(collecting) as (client, activation):
-            folders = dict.fromkeys(split.folder for split, queries in missing.items() if queries)
-            for folder in folders:
+            names = collections_of(split.folder for split in splits)
+            for folder in dict.fromkeys(split.folder for split, queries in missing.items() if queries):
                 documents = [document for document in read_documents(folder) if has_text(document)]
-                await fill(client, collection_of(folder.name), documents, progress)
+                await fill(client, names[folder], documents, progress)
             for split, queries in missing.items():
                 if queries:
-                    await _collect_split(client, split, queries, collecting.depth, paths[split], activation, progress)
+                    searched = _Searched(client, names[split.folder], activation)
+                    await _collect_split(searched, split, queries, collecting.depth, paths[split], progress)
     return [_cut(split, queries, paths[split]) for split, queries in wanted.items()]
+
+
+def collections_of(folders: Iterable[Path]) -> dict[Path, str]:
+    """Folder → the collection that its set is indexed in, of the sets of one command: no two have one in common.
+
+    Those whose names make the same one bear a hash of their path too: sets of one name, and `my set` beside `my-set`.
+    """
+    named: dict[str, list[Path]] = {}
+    for folder in dict.fromkeys(folders):
+        named.setdefault(collection_of(folder.name), []).append(folder)
+    return {
+        folder: name if len(alike) == 1 else collection_of(f"{_hash_of_path(folder)}-{name}")
+        for name, alike in named.items()
+        for folder in alike
+    }
+
+
+def _hash_of_path(folder: Path) -> str:
+    return hash_of([str(folder.resolve())])[:8]
 
 
 def _sample(split: SetSplit, collecting: Collecting) -> list[JudgedQuery]:
@@ -196,13 +216,21 @@ async def activation_of(reranker: str) -> str:
     return str(model.activation)
 
 
+@dataclass(frozen=True, slots=True)
+class _Searched:
+    """What the queries of a split are sent to."""
+
+    client: AsyncClient
+    collection: str
+    activation: str
+
+
 async def _collect_split(
-    client: AsyncClient,
+    searched: _Searched,
     split: SetSplit,
     queries: Sequence[JudgedQuery],
     depth: int,
     path: Path,
-    activation: str,
     progress: Progress,
 ) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -212,7 +240,7 @@ async def _collect_split(
 
         async def one(query: JudgedQuery) -> None:
             async with turns:
-                file.add(*await _search(client, split, query, depth, activation))
+                file.add(*await _search(searched, split, query, depth))
             progress.advance(task)
 
         try:
@@ -224,10 +252,10 @@ async def _collect_split(
 
 
 async def _search(
-    client: AsyncClient, split: SetSplit, query: JudgedQuery, depth: int, activation: str
+    searched: _Searched, split: SetSplit, query: JudgedQuery, depth: int
 ) -> tuple[Source, JudgedCandidates]:
-    result = await client.search(
-        collection_of(split.folder.name),
+    result = await searched.client.search(
+        searched.collection,
         query.text,
         limit=depth,
         depth=depth,
@@ -251,7 +279,7 @@ async def _search(
         depth=depth,
         reranker_fingerprint=result.reranker_fingerprint,
         embedder_fingerprint=result.embedder_fingerprint,
-        activation=activation,
+        activation=searched.activation,
     )
     retrieved = sorted(result.hits, key=lambda hit: hit.retrieval.rank if hit.retrieval else 0)
     return source, JudgedCandidates(
