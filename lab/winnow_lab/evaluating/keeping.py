@@ -37,12 +37,13 @@ def keep(folder: Path, report: Report, judged: Judged, answers: Sequence[Answer]
 
 def new_folder(out: Path, name: str) -> Path:
     """Makes a folder in `out` that nothing was kept in before, named by the time and `name`."""
+    out.mkdir(parents=True, exist_ok=True)
     begin = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
     # Sets of one name, or two commands, may be done within a second.
     for suffix in chain([""], (f"-{at}" for at in count(2))):
         folder = out / f"{begin}-{name}{suffix}"
         with contextlib.suppress(FileExistsError):
-            folder.mkdir(parents=True)
+            folder.mkdir()
             return folder
     raise AssertionError("numbers do not end")
 

@@ -14,7 +14,7 @@ from tests.unit.lab.evaluating.made_up import an_answer
 from winnow_gateway.ordering import Mixing
 from winnow_lab.evaluating.answers import DENSE, HYBRID, Answer, Order, Recommended
 from winnow_lab.evaluating.judging import Report, estimated, measure
-from winnow_lab.evaluating.keeping import keep, slug, trec_lines
+from winnow_lab.evaluating.keeping import keep, new_folder, slug, trec_lines
 from winnow_lab.evaluating.systems import systems
 
 
@@ -92,3 +92,15 @@ def test_equal_scores_are_written_so_that_the_order_stays() -> None:
 
 def test_a_systems_name_becomes_a_files() -> None:
     assert slug("hybrid, rerank 20, k=10 1:2") == "hybrid-rerank-20-k=10-1-2"
+
+
+def test_folders_of_one_moment_and_name_are_others(tmp_path: Path) -> None:
+    made = {new_folder(tmp_path / "out", "squad") for _ in range(3)}
+    assert len(made) == 3
+    assert {*(tmp_path / "out").iterdir()} == made
+
+
+def test_a_place_that_cannot_be_a_folder_ends_it(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to(tmp_path / "gone" / "away")
+    with pytest.raises(FileExistsError, match="out"):
+        new_folder(tmp_path / "out", "squad")
