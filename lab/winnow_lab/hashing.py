@@ -15,5 +15,6 @@ def hash_of(values: Iterable[Any]) -> str:
     """One hash (hex) over values that JSON holds, in their order. They are read one after another and not kept."""
     digest = hashlib.sha256()
     for value in values:
-        digest.update(json.dumps(value).encode())
+        # Without an end to each, [1, 23] were [12, 3]; JSON itself holds no line break.
+        digest.update(f"{json.dumps(value)}\n".encode())
     return digest.hexdigest()
