@@ -57,7 +57,8 @@ def advise(options: Sequence[Option], situation: Situation) -> Advice:
     """Recommends the cheapest option whose quality is within noise of the best that keeps the budget.
 
     Cheapest is the least depth, and of the same depth the best on average. Within noise: the paired difference to the
-    best has an interval that does not lie below 0. Raises ValueError where there are no options.
+    best is no loss: its interval reaches 0 or above, or its p is above 0.05. Raises ValueError where there are no
+    options.
     """
     if not options:
         raise ValueError("nothing was measured")
