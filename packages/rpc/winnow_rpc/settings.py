@@ -38,7 +38,7 @@ OF_COMPOSE = frozenset(
 """Variables that the Compose files read, and that begin as a service's own do."""
 
 # What a container finds of the services around it, if one is called `winnow-index`: by Kubernetes and by old links.
-_LINK_NAME = re.compile(r"(\w+_)?(SERVICE_(HOST|PORT)|PORT_\d+_(TCP|UDP|SCTP))(_\w+)?")
+_LINK_NAME = re.compile(r"(\w+_)?((SERVICE_(HOST|PORT)|PORT_\d+_(TCP|UDP|SCTP))(_\w+)?|ENV_\w+)")
 _LINK_VALUE = re.compile(r"(tcp|udp|sctp)://")
 
 
@@ -169,13 +169,20 @@ def _refuse_unknown_variables(known: Collection[str], prefix: str) -> None:
     """One that is misspelt would be ignored in silence, and what it was to close would stand open."""
     for variable, value in sorted(os.environ.items()):
         name = variable.upper().removeprefix(prefix)
-        if name == variable.upper() or name.lower() in known or variable in OF_COMPOSE:
+        if name == variable.upper() or name.lower() in known or variable.upper() in OF_COMPOSE:
             continue
-        if _LINK_NAME.fullmatch(name) or _LINK_VALUE.match(value):
+        if _LINK_NAME.fullmatch(name) or _LINK_VALUE.match(value) or _names_a_link(variable.upper(), value):
             continue
         close = get_close_matches(name.lower(), known, n=1)
         meant = f"; is {prefix}{close[0].upper()} meant?" if close else ""
         raise InvalidArgument(f"variable {variable} is no setting of this service{meant}", reason="BAD_SETTING")
+
+
+def _names_a_link(variable: str, value: str) -> bool:
+    """Whether it is an old link's own name: `WINNOW_INDEX_1_NAME=/gateway/winnow-index-1`. A setting that somebody
+    takes to end so has another value."""
+    container, _, alias = value.removeprefix("/").partition("/")
+    return value.startswith("/") and bool(container) and variable == f"{alias.upper().replace('-', '_')}_NAME"
 
 
 def _given(kind: type[BaseModel], name: str, value: Any) -> str:

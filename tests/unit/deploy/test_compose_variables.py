@@ -1,5 +1,7 @@
 """What Compose reads from `.env` may be in a service's environment too, without being taken for a misspelt setting."""
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.unit.deploy.manifests import ROOT, SETTINGS
@@ -18,8 +20,11 @@ def test_the_variables_of_compose_that_begin_as_a_services_own_are_known() -> No
     assert mistakable == OF_COMPOSE
 
 
+@pytest.mark.parametrize("written", [str.upper, str.lower])
 @pytest.mark.parametrize("service", SETTINGS)
-def test_a_service_starts_with_all_of_them(service: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_service_starts_with_all_of_them(
+    service: str, written: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for variable in OF_COMPOSE:
-        monkeypatch.setenv(variable, "1")
+        monkeypatch.setenv(written(variable), "1")
     read_settings(SETTINGS[service], prefix=f"WINNOW_{service.upper()}_", program="test", argv=[])

@@ -60,6 +60,7 @@ def test_an_unknown_flag_is_refused() -> None:
         ("EXAMPLE_DEHPT", "EXAMPLE_DEPTH"),
         ("EXAMPLE_TLS_CERTIFICAT", "EXAMPLE_TLS_CERTIFICATE"),
         ("EXAMPLE_ZZZZZ", "no setting"),
+        ("EXAMPLE_DEPTH_NAME", "EXAMPLE_DEPTH"),
     ],
 )
 def test_a_variable_that_is_misspelt_is_refused_without_what_it_holds(
@@ -80,6 +81,9 @@ def test_a_variable_that_is_misspelt_is_refused_without_what_it_holds(
         ("EXAMPLE_HEADLESS_SERVICE_PORT_GRPC", "50050"),
         ("EXAMPLE_PORT_50050_TCP_ADDR", "10.0.0.1"),
         ("EXAMPLE_HEADLESS_PORT", "tcp://10.0.0.1:50050"),
+        ("EXAMPLE_1_NAME", "/gateway/example-1"),
+        ("EXAMPLE_1_ENV_PATH", "/usr/bin"),
+        ("EXAMPLE_ENV_SERVICES", "of the image"),
         ("EXAMPLES", "of another program"),
         ("EXAMPLE", "of another program"),
     ],
