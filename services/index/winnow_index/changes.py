@@ -39,6 +39,8 @@ class Operation:
     """Points whose vectors it writes."""
     deleted: int = 0
     """Points that it deletes."""
+    on_disk: int = 0
+    """Roughly the bytes that it writes, where these are more than `size`."""
 
 
 class Change(Protocol):
@@ -142,12 +144,13 @@ class ChangePoints:
     target: Target
     make: Callable[[list[PointId]], edge.UpdateOperation]
     size: int = field(default=64)
-    """Bytes of what is written to all of them."""
+    """Bytes of what is written to each of them."""
 
     def operations(self, shard: edge.EdgeShard, missing: list[PointId]) -> Iterator[Operation]:
         """See `Change`."""
         for ids in _chunks(resolve(shard, self.target, missing), _STEP):
-            yield Operation(self.make(ids), self.size + 16 * len(ids))
+            # Held once, and written for every point.
+            yield Operation(self.make(ids), self.size + 16 * len(ids), on_disk=(self.size + 16) * len(ids))
 
 
 @dataclass(frozen=True, slots=True)

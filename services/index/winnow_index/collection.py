@@ -149,7 +149,7 @@ class Collection:
                 operation = next(operations, None)
             if operation is None:
                 return
-            self.room.require_for_write(operation.size)
+            self.room.require_for_write(max(operation.size, operation.on_disk))
             self.apply(operation)
             if time.perf_counter() - breath > _BREATH_SECONDS:
                 await asyncio.sleep(0)

@@ -152,7 +152,9 @@ class WriteReader:
                 reason="PAYLOAD_TOO_LARGE",
             )
         key = filters.checked_key(message.key, "key") if message.HasField("key") else None
-        return payloads.from_wire(message.payload, "payload"), key, size
+        # Not the message's: it may name thousands of points, and what is written to each is the payload alone.
+        written = sum(len(name) + value.ByteSize() for name, value in message.payload.items())
+        return payloads.from_wire(message.payload, "payload"), key, written
 
     async def operation(self, message: pb.PointsUpdateOperation, breathe: Any, field: str) -> Change:
         """One operation of an UpdateBatch."""
