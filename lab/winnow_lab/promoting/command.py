@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from winnow_client.cli.connection import Connection, pass_connection
 from winnow_client.cli.output import console, emit, say
@@ -96,7 +98,9 @@ def promote(
         check_place(into)
     what = comparing.Kind(kind) if kind else comparing.kind_of(candidate)
     sets = [read_set(folder, **of_set(chosen)) for folder in folders]
-    compared = asyncio.run(_compare(what, serving, str(candidate), sets, depth=depth, k=k, out=out, anew=overwrite))
+    is_default = click.get_current_context().get_parameter_source("out") is ParameterSource.DEFAULT
+    kept = _place_to_keep(out, is_default=is_default)
+    compared = asyncio.run(_compare(what, serving, str(candidate), sets, depth=depth, k=k, kept=kept, anew=overwrite))
     comparisons = compared.comparisons
     refusal = deciding.refusal(comparisons)
     if machine or connection.machine:
@@ -114,15 +118,29 @@ def promote(
     return 0
 
 
+def _place_to_keep(out: Path, *, is_default: bool) -> Path | None:
+    """The folder for answers. None where the default cannot be written, which is said."""
+    from winnow_lab.evaluating.unfinished import UNFINISHED
+
+    folder = out / UNFINISHED
+    if is_default:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            TemporaryFile(dir=folder).close()
+        except OSError as error:
+            say(f"no answer is kept for an interruption: {folder} cannot be written ({error.strerror}); see --out")
+            return None
+    return folder
+
+
 async def _compare(
-    what: Kind, serving: str, candidate: str, sets: Sequence[Any], *, depth: int, k: int, out: Path, anew: bool
+    what: Kind, serving: str, candidate: str, sets: Sequence[Any], *, depth: int, k: int, kept: Path | None, anew: bool
 ) -> Compared:
     from winnow_lab.bench_report import progress
-    from winnow_lab.evaluating.unfinished import UNFINISHED
     from winnow_lab.promoting import comparing
 
     with progress(window_seconds=300.0) as bars:
-        keeping = comparing.Keeping(bars, out / UNFINISHED, anew)
+        keeping = comparing.Keeping(bars, kept, anew)
         if what is comparing.Kind.BI_ENCODER:
             return await comparing.compare_bi_encoders(serving, candidate, sets, k=k, keeping=keeping)
         return await comparing.compare_cross_encoders(serving, candidate, sets, depth=depth, k=k, keeping=keeping)

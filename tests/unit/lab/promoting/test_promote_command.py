@@ -150,3 +150,18 @@ def test_a_place_that_is_no_link_is_refused_before_anything_is_measured(
     refused = promote(*given)
     assert refused.exit_code == 1
     assert "is there and no link" in refused.stderr
+
+
+@pytest.mark.usefixtures("promote")  # for its models
+async def test_where_nothing_can_be_written_it_compares_and_says_that_nothing_is_kept(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    # Root may write to any folder, and makes none in a file.
+    (tmp_path / ".winnow").touch()
+    given = ["promote", str(folder / "bi"), "--serving", str(folder / "bi"), "--data", str(write_set(tmp_path / "set"))]
+    done = await run(partial(CliRunner().invoke, main), given)
+    assert done.exit_code == 0, done.output
+    assert ".winnow/promote/unfinished cannot be written (Not a directory)" in done.stderr
+    asked_for = await run(partial(CliRunner().invoke, main), [*given, "--out", ".winnow/promote"])
+    assert asked_for.exit_code != 0, "a place that somebody chose is not left out"
