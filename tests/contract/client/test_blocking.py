@@ -116,11 +116,54 @@ print("parent", len(list(shared.list_collections())))
 """
 
 
+FORKING_AFTER_A_FAILURE = """
+import gc, os, sys
+from winnow_client import Client, Fault
+
+gc.disable()  # what the traceback holds stays
+client = Client(sys.argv[1])
+try:
+    client.get_document("papers", "none")
+except Fault as fault:
+    print("parent", type(fault).__name__, flush=True)
+    kept = fault if sys.argv[2] == "kept" else None
+client.close()
+if not (child := os.fork()):
+    try:
+        Client(sys.argv[1]).get_collection("papers", timeout=20)
+    except Fault as fault:
+        print("child", fault.reason)
+    del client
+    kept = None
+    gc.collect()
+    sys.exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def ran(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """A script that may fork, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=os.environ | {"GRPC_VERBOSITY": "NONE"},
+    )
+
+
 @pytest.mark.parametrize(("used", "expected"), [("unused", "1"), ("used", "FORKED")])
 def test_a_forked_process_uses_the_client_or_is_told_that_it_cannot(papers: Client, used: str, expected: str) -> None:
-    command = [sys.executable, "-c", FORKING, papers.config.target, used]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=60, check=False, env=os.environ | {"GRPC_VERBOSITY": "NONE"}
-    )
+    done = ran(FORKING, papers.config.target, used)
     assert done.stdout.splitlines() == [f"child {expected}"] * 2 + ["parent 1"], done.stderr
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize("kept", ["kept", "forgotten"])
+def test_a_process_forked_after_a_call_failed_is_told_that_it_cannot_although_the_client_was_closed(
+    papers: Client, kept: str
+) -> None:
+    done = ran(FORKING_AFTER_A_FAILURE, papers.config.target, kept)
+    assert done.stdout.splitlines() == ["parent NotFound", "child FORKED"], done.stderr
     assert done.returncode == 0
