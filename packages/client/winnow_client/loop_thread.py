@@ -9,6 +9,7 @@ import threading
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+from winnow_client import forking
 from winnow_rpc.faults import Cancelled, FailedPrecondition
 
 ResultT = TypeVar("ResultT")
@@ -39,7 +40,8 @@ class LoopThread:
     def run(self, coroutine: Coroutine[Any, Any, ResultT]) -> ResultT:
         """Runs a coroutine to its end and returns what it returns. Ctrl-C here cancels it there.
 
-        Raises FailedPrecondition (CLIENT_CLOSED) after `stop`, and Cancelled if it is stopped meanwhile.
+        Raises FailedPrecondition: CLIENT_CLOSED after `stop`, FORKED in a process in which gRPC does not work. Raises
+        Cancelled if it is stopped meanwhile.
         """
         if self.running and threading.current_thread() is self._thread:
             coroutine.close()
@@ -48,7 +50,14 @@ class LoopThread:
             if self._stopped:
                 coroutine.close()
                 raise FailedPrecondition("the client is closed", reason="CLIENT_CLOSED")
-            future = asyncio.run_coroutine_threadsafe(coroutine, self._begun())
+            try:
+                # What waited in the other process holds locks in this one, and never lets go of them.
+                forking.check()
+                loop = self._begun()
+            except BaseException:
+                coroutine.close()
+                raise
+            future = asyncio.run_coroutine_threadsafe(coroutine, loop)
         try:
             return future.result()
         except concurrent.futures.CancelledError:

@@ -130,6 +130,7 @@ def _shut(client: AsyncClient, thread: LoopThread, streams: set[_Stream[Any]]) -
         await client.close()
         await asyncio.gather(*(stream.close() for stream in tuple(streams)), return_exceptions=True)
 
+    # In a process forked meanwhile there is nothing to close: where gRPC does not work, no loop begins.
     if thread.running:
         with contextlib.suppress(Exception):
             thread.run(close())

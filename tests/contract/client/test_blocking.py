@@ -141,6 +141,41 @@ assert os.waitpid(child, 0)[1] == 0
 """
 
 
+FORKING_AMID_STREAMS = """
+import os, sys, threading
+from winnow_client import Client, Document, Fault
+
+client = Client(sys.argv[1])
+waiting = threading.Event()
+
+def documents():
+    yield Document(id="new", text="x")
+    waiting.set()
+    threading.Event().wait()
+
+def ingest():
+    for _ in client.ingest("papers", documents()):
+        pass
+
+half_read = client.list_documents("papers", page_size=1)
+next(half_read)
+threading.Thread(target=ingest, daemon=True).start()
+waiting.wait()
+if not (child := os.fork()):
+    for ask in (lambda: client.get_collection("papers", timeout=20), lambda: next(half_read)):
+        try:
+            ask()
+        except Fault as fault:
+            print("child", fault.reason)
+    client.close()
+    print("child closed", flush=True)
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+print("parent", client.get_collection("papers").name, flush=True)
+os._exit(0)
+"""
+
+
 def ran(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     """A script that may fork, in a process of its own."""
     return subprocess.run(
@@ -166,4 +201,10 @@ def test_a_process_forked_after_a_call_failed_is_told_that_it_cannot_although_th
 ) -> None:
     done = ran(FORKING_AFTER_A_FAILURE, papers.config.target, kept)
     assert done.stdout.splitlines() == ["parent NotFound", "child FORKED"], done.stderr
+    assert done.returncode == 0
+
+
+def test_a_process_forked_amid_streams_is_told_that_it_cannot_go_on_and_closes_the_client(papers: Client) -> None:
+    done = ran(FORKING_AMID_STREAMS, papers.config.target)
+    assert done.stdout.splitlines() == ["child FORKED", "child FORKED", "child closed", "parent papers"], done.stderr
     assert done.returncode == 0
