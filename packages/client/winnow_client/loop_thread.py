@@ -81,11 +81,22 @@ class LoopThread:
             self._thread.join()
 
     def _begun(self) -> asyncio.AbstractEventLoop:
-        if self._loop is None or not self.running:
-            self._loop, self._process = asyncio.new_event_loop(), os.getpid()
-            self._thread = threading.Thread(target=self._run, args=(self._loop,), name="winnow client", daemon=True)
-            self._thread.start()
-        return self._loop
+        if self._loop is not None and self.running:
+            return self._loop
+        loop = asyncio.new_event_loop()
+        thread = threading.Thread(target=self._run, args=(loop,), name="winnow client", daemon=True)
+        try:
+            thread.start()
+        except Exception:
+            # There is no room for another thread.
+            loop.close()
+            raise
+        except BaseException:
+            # After Ctrl-C the thread runs already, and closes the loop itself.
+            loop.call_soon_threadsafe(loop.stop)
+            raise
+        self._loop, self._thread, self._process = loop, thread, os.getpid()
+        return loop
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         asyncio.set_event_loop(loop)

@@ -88,3 +88,16 @@ def test_after_a_stop_nothing_is_run(loop: LoopThread) -> None:
     with pytest.raises(FailedPrecondition):
         loop.run(asyncio.sleep(0))
     assert not loop.running
+
+
+def test_a_thread_that_cannot_begin_is_tried_again(loop: LoopThread, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", full)
+        with pytest.raises(RuntimeError, match="can't start"):
+            loop.run(asyncio.sleep(0))
+    assert not loop.running
+    assert Outcome(lambda: loop.run(asyncio.sleep(0, "done"))).wait() == "done"
+    assert Outcome(loop.stop).wait() is None
