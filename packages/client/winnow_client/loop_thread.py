@@ -25,8 +25,9 @@ class LoopThread:
     """
 
     def __init__(self) -> None:
-        # A garbage collection within the lock may close a stream of the same client.
-        self._lock = threading.RLock()
+        # By process: another thread may hold the lock at a fork, and is not there to let go of it. A garbage collection
+        # within the lock may close a stream of the same client.
+        self._locks = {os.getpid(): threading.RLock()}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._process = 0
@@ -46,7 +47,7 @@ class LoopThread:
         if self.running and threading.current_thread() is self._thread:
             coroutine.close()
             raise RuntimeError("a blocking call from within the client's own event loop would wait for itself")
-        with self._lock:
+        with self._lock():
             if self._stopped:
                 coroutine.close()
                 raise FailedPrecondition("the client is closed", reason="CLIENT_CLOSED")
@@ -70,7 +71,7 @@ class LoopThread:
 
     def stop(self) -> None:
         """Ends what still runs, and the thread. May be called twice."""
-        with self._lock:
+        with self._lock():
             if self._stopped:
                 return
             self._stopped = True
@@ -79,6 +80,9 @@ class LoopThread:
         self._loop.call_soon_threadsafe(self._loop.stop)
         if threading.current_thread() is not self._thread:
             self._thread.join()
+
+    def _lock(self) -> threading.RLock:
+        return self._locks.setdefault(os.getpid(), threading.RLock())
 
     def _begun(self) -> asyncio.AbstractEventLoop:
         if self._loop is not None and self.running:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -101,3 +103,41 @@ def test_a_thread_that_cannot_begin_is_tried_again(loop: LoopThread, monkeypatch
     assert not loop.running
     assert Outcome(lambda: loop.run(asyncio.sleep(0, "done"))).wait() == "done"
     assert Outcome(loop.stop).wait() is None
+
+
+FORKING_WITH_THE_LOCK_HELD = """
+import asyncio, os, threading
+from winnow_client.loop_thread import LoopThread
+
+begin, starting = threading.Event(), threading.Event()
+
+class Slow(threading.Thread):
+    def start(self):
+        starting.set()
+        begin.wait()
+        super().start()
+
+loop, plain = LoopThread(), threading.Thread
+threading.Thread = Slow
+work = plain(target=lambda: loop.run(asyncio.sleep(0)))
+work.start()
+starting.wait()
+if not (child := os.fork()):
+    threading.Thread = plain
+    print("child", loop.run(asyncio.sleep(0, "ran")))
+    loop.stop()
+    print("child stopped", flush=True)
+    os._exit(0)
+begin.set()
+work.join()
+assert os.waitpid(child, 0)[1] == 0
+loop.stop()
+"""
+
+
+def test_a_thread_that_was_beginning_at_a_fork_keeps_the_child_from_nothing() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING_WITH_THE_LOCK_HELD], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout.splitlines() == ["child ran", "child stopped"], done.stderr
+    assert done.returncode == 0
