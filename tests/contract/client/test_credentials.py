@@ -156,7 +156,9 @@ def test_the_command_says_what_is_wrong_with_tls(
 
 def test_a_connection_that_is_closed_at_once_may_want_tls() -> None:
     closed = Unavailable("cannot be reached: Socket closed", reason="GATEWAY_UNREACHABLE", metadata={"target": "g:1"})
-    assert sentence_of(closed).startswith("the gateway at g:1 closes the connection: if it speaks TLS, say --tls")
+    said = sentence_of(closed)
+    assert said.startswith("the gateway at g:1 closes the connection: if it speaks TLS, say --tls")
+    assert said.endswith("or it has just ended.")
 
 
 def test_files_that_are_no_certificates_are_one_sentence(tmp_path: Path) -> None:

@@ -163,7 +163,10 @@ def _unreachable(fault: Fault) -> str:
     if cause := fault.metadata.get("cause"):
         return f"the gateway at {target} cannot be talked to: {cause}; `winnow --help` names the options for TLS."
     if any(words in fault.message for words in ("Socket closed", "Connection reset")):
-        return f"the gateway at {target} closes the connection: if it speaks TLS, say --tls, or --tls-ca FILE."
+        return (
+            f"the gateway at {target} closes the connection: if it speaks TLS, say --tls, or --tls-ca FILE; or it has "
+            "just ended."
+        )
     return (
         f"there is no gateway at {target}: start one with `winnow up`, or name another with --gateway HOST:PORT or "
         f"WINNOW_GATEWAY."
