@@ -9,6 +9,9 @@ from winnow_client import addresses
 from winnow_rpc.calling import ChannelSettings, Retries, at_least
 from winnow_rpc.tls import ClientTls
 
+# gRPC's own word for it.
+_NO_LIMIT = -1
+
 
 @dataclass(frozen=True, kw_only=True)
 class IngestConfig:
@@ -49,13 +52,14 @@ class ClientConfig:
     """How to repeat calls that no gateway took up or whose gateway went away, inside the same time limit; only those
     that can do no harm twice: all but creating and deleting a collection, and ingesting."""
     max_message_bytes: int = 32 * 1024 * 1024
-    """Largest message taken or sent, in bytes."""
+    """Largest message taken or sent, in bytes; -1: no limit."""
     ingest: IngestConfig = field(default_factory=IngestConfig)
     """How documents are put into messages."""
 
     def __post_init__(self) -> None:
         """Raises InvalidArgument for a message size that gRPC does not take."""
-        at_least("max_message_bytes", self.max_message_bytes, 1, most=2**31 - 1)
+        if self.max_message_bytes != _NO_LIMIT:
+            at_least("max_message_bytes", self.max_message_bytes, 1, most=2**31 - 1)
 
     def channel_settings(self, repeatable: Mapping[str, Sequence[str]]) -> ChannelSettings:
         """The same for a channel. `repeatable`: full service name → its methods that can do no harm twice."""

@@ -62,7 +62,10 @@ def _check_wait(name: str, seconds: float) -> None:
 def at_least(name: str, value: float, least: float, *, most: float = math.inf) -> None:
     """Raises InvalidArgument (OUT_OF_RANGE) that names a setting of a client which is not within bounds."""
     if not least <= value <= most or math.isinf(value):
-        bounds = f"at least {least:g}" if math.isinf(most) else f"{least:g} to {most:.0f}"
+        if math.isinf(most):
+            bounds = f"at least {least:g}" if math.isfinite(value) else f"a finite number of at least {least:g}"
+        else:
+            bounds = f"{least:g} to {most:.0f}"
         raise InvalidArgument(f"{name} is {value:g}; it must be {bounds}", field=name, reason="OUT_OF_RANGE")
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
@@ -70,8 +71,20 @@ async def test_an_iterable_that_was_cancelled_within_itself_says_so(ready: Async
 def test_a_configuration_that_would_never_send_anything_is_refused(name: str) -> None:
     with pytest.raises(InvalidArgument, match=f"{name} is 0; it must be at least 1"):
         IngestConfig(**{name: 0})
+    with pytest.raises(InvalidArgument, match=f"{name} is inf; it must be a finite number of at least 1"):
+        IngestConfig(**{name: math.inf})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("size", [2**31, 0, -2])
+def test_a_message_size_that_grpc_does_not_take_is_refused(size: int) -> None:
     with pytest.raises(InvalidArgument):
-        ClientConfig(max_message_bytes=2**31)
+        ClientConfig(max_message_bytes=size)
+
+
+async def test_messages_may_be_of_any_size(served: Served) -> None:
+    async with AsyncClient(served.address, config=ClientConfig(max_message_bytes=-1)) as client:
+        await client.create_collection("c")
+        assert (await client.get_collection("c")).name == "c"
 
 
 async def test_nothing_to_ingest_is_no_error_but_a_missing_collection_is(ready: AsyncClient) -> None:
