@@ -5,7 +5,14 @@ import signal
 import tempfile
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+# A machine that is busy with other things is no failure of what is tested.
+hypothesis.settings.register_profile(
+    "busy machine", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("busy machine")
 
 # A shell that starts this in the background without job control makes its children ignore Ctrl-C, and theirs too. Tests
 # that send it to a process mean a process that was started as a person would.

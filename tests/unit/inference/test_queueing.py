@@ -366,4 +366,4 @@ class Anything(RuleBasedStateMachine):
 
 
 class TestAnything(Anything.TestCase):  # type: ignore[misc,name-defined]
-    settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
+    settings = settings(max_examples=60, stateful_step_count=40)

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from winnow_inference.engines.torch_batch import feature_names, padded, random_sequences
@@ -31,7 +31,6 @@ def test_no_shape_is_longer_than_the_model_reads(longest: int, lengths: set[int]
 
 
 @given(st.integers(1, 300), st.integers(1, 12), st.integers(1, 200))
-@settings(deadline=None)
 def test_a_batch_goes_into_the_smallest_shape_that_holds_it(longest: int, count: int, length: int) -> None:
     shapes = graph_shapes(longest)
     fitting = [shape for shape in shapes if shape.count >= count and shape.length >= length]

@@ -97,7 +97,7 @@ def batches(draw: st.DrawFn) -> tuple[list[int], int, bool]:
 
 
 @given(batches())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_a_packing_names_exactly_the_real_tokens_in_order(batch: tuple[list[int], int, bool]) -> None:
     lengths, width, left = batch
     found = packing_of(lengths, width=width, left=left)
