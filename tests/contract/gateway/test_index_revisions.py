@@ -75,7 +75,8 @@ async def test_a_collection_that_is_deleted_has_no_role_any_more(index: Index) -
     journal = await index.journals.make("docs")
     await index.placements.begin("docs", REVISED.stored_as, journal)
     await index.delete_collection(REVISED.stored_as)
-    assert await index.placements.placement("docs") == Placement(name="docs", live="docs", journal=journal)
+    # Where nothing is filled, nobody reads the journal either; the next run removes it.
+    assert await index.placements.placement("docs") == Placement(name="docs", live="docs")
     await index.delete_collection(journal)
     assert await index.placements.placement("docs") == Placement(name="docs", live="docs")
     with pytest.raises(Aborted):
