@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import fcntl
 import os
 import shutil
-import signal
-import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
@@ -25,6 +22,7 @@ from winnow_index.definition import Configuration, Definition, DefinitionCodec
 from winnow_index.disk_room import DiskRoom
 from winnow_index.engine import Guard
 from winnow_index.generations import CollectionDirectory
+from winnow_index.probing import is_of_full_disk, probe
 from winnow_rpc.faults import (
     AlreadyExists,
     DataLoss,
@@ -39,7 +37,6 @@ from winnow_rpc.telemetry import get_logger
 log = get_logger("winnow.index.store")
 
 _NEW, _GONE = ".new-", ".gone-"
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Store:
@@ -252,7 +249,7 @@ class Store:
             if opening.exists() or lacks_room:
                 # The last attempt to open it ended the process, or was interrupted, or this one may for want of a block
                 # on the disk: let another process try first.
-                _probe(CollectionDirectory(path).current(), lacks_room=lacks_room)
+                probe(CollectionDirectory(path).current(), lacks_room=lacks_room)
             opening.touch()
             collection = self._load(path)
             opening.unlink()
@@ -261,7 +258,7 @@ class Store:
             with contextlib.suppress(OSError):
                 opening.unlink(missing_ok=True)
             log.error("collection broken", collection=name, directory=str(path), cause=cause)
-            return BrokenCollection(name, [path], "what is stored is not readable", disk_full=_is_of_full_disk(error))
+            return BrokenCollection(name, [path], "what is stored is not readable", disk_full=is_of_full_disk(error))
         return collection
 
     def _load(self, path: Path) -> Collection:
@@ -339,49 +336,6 @@ def _on_disk(action: str) -> Iterator[None]:
         yield
     except OSError as error:
         raise Unavailable(f"cannot {action}: the disk failed: {error.strerror}", reason="DISK_FAILED") from error
-
-
-def _is_of_full_disk(error: BaseException | None) -> bool:
-    """Whether want of room on the disk is what an error, or the one that it came from, tells of."""
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
-            return True
-        if isinstance(error, Fault) and error.reason == "DISK_FULL":
-            return True
-        # The engine's errors have the system's words alone.
-        if _tells_of_no_room(str(error)):
-            return True
-        error = error.__cause__
-    return False
-
-
-def _tells_of_no_room(said: str) -> bool:
-    return any(os.strerror(code) in said for code in _NO_ROOM)
-
-
-def _probe(generation: Path, *, lacks_room: bool) -> None:
-    """Opens a shard in a process of its own, which may die of it. Raises DataLoss if it does, or Unavailable if it died
-    for want of room on the disk."""
-    import subprocess
-
-    ended = subprocess.run(
-        [sys.executable, "-m", "winnow_index.optimizer_process", "probe", str(generation)],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=600,
-        check=False,
-    )
-    # A file that was cut short ends it with the same signal, where there is room.
-    found_no_block = ended.returncode == -signal.SIGBUS and lacks_room
-    if found_no_block or (ended.returncode != 0 and _tells_of_no_room(ended.stderr)):
-        raise Unavailable(
-            f"opening {generation} ended a process with status {ended.returncode}: the disk is full", reason="DISK_FULL"
-        )
-    if ended.returncode != 0:
-        raise DataLoss(
-            f"opening {generation} ended a process with status {ended.returncode}", reason="COLLECTION_CORRUPT"
-        )
 
 
 def _ambiguous(name: str, paths: Sequence[Path]) -> BrokenCollection:
